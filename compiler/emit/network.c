@@ -1,0 +1,149 @@
+/* N.c, N_task_T.c and N_all.c, and the order in which everything is written. */
+#include "emit/emit.h"
+
+#include <string.h>
+
+static bool is_task_own(const Segment *s) { return (s->tasks & (s->tasks - 1)) == 0; }
+
+int64_t emit_stream_buffer(const Emission *e) {
+  int64_t most = 0;
+  for (size_t i = 0; i < e->program->n_units; i++) {
+    int64_t slot = round_up((int64_t)MOECC_SLOT_BYTES(e->pack[i].bytes), 64);
+    if (slot > most) most = slot;
+  }
+  return most;
+}
+
+static uint32_t packed_tasks(const Emission *e) {
+  uint64_t tasks = 0;
+  for (size_t i = 0; e->weights != WEIGHTS_EMBED && i < e->program->n_units; i++) tasks |= e->program->unit[i]->tasks;
+  return (uint32_t)tasks;
+}
+
+static void emit_init(Emission *e, Text *t) {
+  const char *n = e->name;
+  text_add(t, "static const moecc_network network = {UINT64_C(0x%016llx), %s_TASKS_ALL, 0x%xu, %lld};\n",
+           (unsigned long long)e->hash, e->upper, packed_tasks(e),
+           (long long)(e->weights == WEIGHTS_EMBED ? 0 : emit_stream_buffer(e)));
+  text_add(t, "\n/* Arena bytes by task: for values, and for each thread. */\nstatic const size_t arena_bytes[][2] = {\n");
+  for (size_t i = 0; i < e->n_tasks; i++)
+    text_add(t, "    {%lld, %lld},\n", (long long)arena_of_task(e->schedule, i), (long long)scratch_of_task(e->schedule, i));
+  text_add(t, "};\n");
+  text_add(t, "\nmoecc_status %s_init(%s *m, unsigned tasks, void *arena, size_t bytes, const moecc_source *w, const moecc_options *o)\n{\n"
+              "  if (!m) return MOECC_ERROR_ARGUMENT;\n"
+              "  const size_t threads = o && o->pool ? o->pool->threads : 1;\n"
+              "  size_t needed = tasks == %s_TASKS_ALL ? %s_ARENA_BYTES(threads) : 0;\n"
+              "  for (size_t i = 0; i < sizeof arena_bytes / sizeof *arena_bytes; i++) {\n"
+              "    const size_t task = arena_bytes[i][0] + threads * arena_bytes[i][1];\n"
+              "    if ((tasks >> i & 1u) && task > needed) needed = task;\n  }\n"
+              "  return moecc_context_init(&m->c, &network, tasks, arena, bytes, needed, w, o);\n}\n", n, n, e->upper, e->upper);
+  text_add(t, "\nvoid %s_close(%s *m)\n{\n  if (m) moecc_context_close(&m->c);\n}\n", n, n);
+}
+
+static void file_head(Emission *e, Text *t, const char *what) {
+  text_add(t, "/* %s: %s */\n#include \"%s_internal.h\"\n\n#include <string.h>\n\n", e->name, what, e->name);
+}
+
+char *emit_core(Emission *e) {
+  Text t = {.ctx = e->ctx};
+  file_head(e, &t, "its context, and what several tasks share.");
+  emit_init(e, &t);
+  for (size_t i = 0; i < e->schedule->n_segments; i++)
+    if (!is_task_own(&e->schedule->segment[i])) emit_segment(e, &t, i);
+  return t.text;
+}
+
+char *emit_task(Emission *e, size_t task) {
+  Text t = {.ctx = e->ctx};
+  file_head(e, &t, ctx_format(e->ctx, "the task \"%s\".", text_harmless(e->ctx, e->task[task].task->name)));
+  for (size_t i = 0; i < e->schedule->n_segments; i++)
+    if (e->schedule->segment[i].tasks == (uint64_t)1 << task) emit_segment(e, &t, i);
+  emit_entry(e, &t, task);
+  return t.text;
+}
+
+char *emit_all(Emission *e) {
+  Text t = {.ctx = e->ctx};
+  file_head(e, &t, "all tasks in one call.");
+  emit_entry(e, &t, e->n_tasks);
+  return t.text;
+}
+
+/* ---- names ---- */
+
+static void name_ports(Emission *e) {
+  Ctx *c = e->ctx;
+  const Graph *g = e->program->graph;
+  NameSet *ids = names_new(c), *macros = names_new(c);
+  name_unique(ids, e->name);
+  e->n_inputs = g->n_inputs;
+  e->n_outputs = g->n_outputs;
+  e->input = ctx_array(c, g->n_inputs + 1, sizeof *e->input);
+  e->output = ctx_array(c, g->n_outputs + 1, sizeof *e->output);
+  for (size_t i = 0; i < g->n_inputs + g->n_outputs; i++) {
+    Port *p = i < g->n_inputs ? &e->input[i] : &e->output[i - g->n_inputs];
+    p->value = i < g->n_inputs ? g->inputs[i] : g->outputs[i - g->n_inputs];
+    p->id = name_unique(ids, name_identifier(c, p->value->name));
+    p->macro = name_unique(macros, ctx_format(c, "%s_%s_LEN", e->upper, name_upper(c, p->id)));
+  }
+}
+
+static void name_tasks(Emission *e) {
+  static const char *const taken[] = {"init", "close", "all", "trunk", "frame", "kernels", "weights", "main", "internal", "h"};
+  Ctx *c = e->ctx;
+  const Graph *g = e->program->graph;
+  NameSet *ids = names_new(c), *files = names_new(c);
+  for (size_t i = 0; i < sizeof taken / sizeof *taken; i++) name_unique(files, taken[i]);
+  e->n_tasks = g->n_tasks;
+  e->task = ctx_array(c, g->n_tasks + 1, sizeof *e->task);
+  for (size_t i = 0; i < g->n_tasks; i++) {
+    const char *id = name_unique(files, name_identifier(c, g->tasks[i].name));
+    e->task[i] = (TaskNames){.id = name_unique(ids, id), .upper = NULL, .task = &g->tasks[i]};
+    e->task[i].upper = name_unique(files, name_upper(c, id));
+  }
+}
+
+static int port_index(const Port *p, size_t n, const Value *v) {
+  for (size_t i = 0; i < n; i++)
+    if (p[i].value == v) return (int)i;
+  return -1;
+}
+
+int input_index(const Emission *e, const Value *v) { return port_index(e->input, e->n_inputs, v); }
+int output_index(const Emission *e, const Value *v) { return port_index(e->output, e->n_outputs, v); }
+
+/* ---- everything ---- */
+
+static void place_weights(Emission *e) {
+  Program *p = e->program;
+  e->pack = ctx_array(e->ctx, p->n_units + 1, sizeof *e->pack);
+  uint64_t h = hash_bytes(p->target->name, strlen(p->target->name), p->graph->model_hash);
+  for (size_t i = 0; i < p->n_units; i++) {
+    const Unit *u = p->unit[i];
+    e->pack[i] = (PackUnit){.bytes = (uint64_t)u->bytes, .count = (uint32_t)u->count, .layout = 1, .tasks = (uint32_t)u->tasks};
+    h = hash_bytes(&u->hash, sizeof u->hash, h);
+  }
+  e->hash = h;
+  e->pack_bytes = pack_place(e->ctx, e->pack, p->n_units);
+}
+
+void emit_network(Program *p, Schedule *s, Folder *folder, const char *name, WeightsMode weights) {
+  Ctx *c = p->ctx;
+  Emission e = {.ctx = c, .program = p, .schedule = s, .title = p->graph->name, .weights = weights};
+  e.name = name_identifier(c, name);
+  e.upper = name_upper(c, e.name);
+  name_ports(&e);
+  name_tasks(&e);
+  place_weights(&e);
+  folder_text(folder, ctx_format(c, "%s.h", e.name), emit_interface(&e));
+  folder_text(folder, ctx_format(c, "%s_internal.h", e.name), emit_internal(&e));
+  folder_text(folder, ctx_format(c, "%s.c", e.name), emit_core(&e));
+  for (size_t i = 0; i < e.n_tasks; i++)
+    folder_text(folder, ctx_format(c, "%s_task_%s.c", e.name, e.task[i].id), emit_task(&e, i));
+  if (e.n_tasks > 1) folder_text(folder, ctx_format(c, "%s_all.c", e.name), emit_all(&e));
+  folder_text(folder, ctx_format(c, "%s_kernels.h", e.name), emit_kernels_header(&e));
+  folder_text(folder, ctx_format(c, "%s_kernels.c", e.name), emit_kernels(&e));
+  emit_weights(&e, folder);
+  emit_build_files(&e, folder);
+  folder_text(folder, "report.json", emit_report(&e));
+}

@@ -1,0 +1,166 @@
+/* What all lowerings onto the matrix multiplication share; see gemm.h. */
+#include "gemm.h"
+
+#include <string.h>
+
+/* ---- tiles ---------------------------------------------------------------------------------------------------------- */
+
+enum { MOST_ROWS = 14, MOST_VECTORS = 4 }; /* as in runtime/moecc_gemm.h */
+
+static int64_t up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/* Cycles for one step of k over the whole result: a tile does rows * vectors multiply-adds at two a cycle, as many loads
+ * as it has rows and vectors at two a cycle, and cannot be faster than a multiply-add's latency. */
+static double tile_cost(const Target *t, int mr, int vectors, int64_t rows, int64_t columns) {
+  int64_t tiles = up(rows, mr), panels = up(columns, (int64_t)vectors * t->lanes), r = up(rows, tiles);
+  double fma = 0.5 * (double)(r * vectors), loads = 0.5 * (double)(r + vectors);
+  double cycles = fma > loads ? fma : loads;
+  if (cycles < 4) cycles = 4;
+  return (double)(tiles * panels) * (cycles + 0.5);
+}
+
+Tile gemm_tile(const Target *t, int64_t rows, int64_t columns) {
+  Tile best = {1, t->lanes};
+  double least = -1;
+  for (int vectors = 1; vectors <= MOST_VECTORS; vectors++) {
+    int mr = (t->registers - 1 - vectors) / vectors;
+    if (mr > MOST_ROWS) mr = MOST_ROWS;
+    if (mr < 1) continue;
+    double cost = tile_cost(t, mr, vectors, rows, columns);
+    if (least >= 0 && cost >= least) continue;
+    least = cost;
+    best = (Tile){mr, vectors * t->lanes};
+  }
+  return best;
+}
+
+int64_t gemm_block(const Target *t, Tile tile, int64_t rows, int64_t length, int64_t columns) {
+  int64_t block = t->l2 / 2 / 4 / (length > 0 ? length : 1), panels = up(columns, tile.nr);
+  while (block > 4 * tile.mr && up(rows, block) * panels < 32) block /= 2;
+  return block < tile.mr ? tile.mr : up(block, tile.mr) * tile.mr;
+}
+
+const char *gemm_tile_name(Ctx *c, Tile tile) { return ctx_format(c, "%dx%d", tile.mr, tile.nr); }
+
+/* ---- weights -------------------------------------------------------------------------------------------------------- */
+
+float gemm_number(const Tensor *t, int64_t i) {
+  return t->dtype == DT_F32 ? ((const float *)t->data)[i] : (float)tensor_number(t, i);
+}
+
+static void write_panels(const UnitPart *part, int64_t expert, void *dst) {
+  int64_t n = part->param[0], k = part->param[1], nr = part->param[2];
+  int64_t k_stride = part->param[3], n_stride = part->param[4], from = part->param[5] + expert * k * n;
+  float *out = dst;
+  for (int64_t panel = 0; panel < n; panel += nr)
+    for (int64_t i = 0; i < k; i++, out += nr)
+      for (int64_t j = 0; j < nr && panel + j < n; j++)
+        out[j] = gemm_number(part->source, from + i * k_stride + (panel + j) * n_stride);
+}
+
+int64_t gemm_panel_bytes(Matrix m, Tile tile) { return up(m.n, tile.nr) * tile.nr * m.k * 4; }
+
+void gemm_weight(Program *p, Step *s, const Tensor *source, Matrix m, Tile tile) {
+  const int64_t param[6] = {m.n, m.k, tile.nr, m.k_stride, m.n_stride, m.offset};
+  low_weight(p, s, DT_F32, gemm_panel_bytes(m, tile), source, write_panels, param, LAYOUT_PANELS);
+}
+
+static void write_conv_panels(const UnitPart *part, int64_t expert, void *dst) {
+  (void)expert;
+  int64_t n = part->param[0], c = part->param[1], taps = part->param[2], nr = part->param[3], groups = part->param[4];
+  float *out = dst;
+  for (int64_t g = 0; g < groups; g++)
+    for (int64_t panel = 0; panel < n; panel += nr)
+      for (int64_t tap = 0; tap < taps; tap++)
+        for (int64_t i = 0; i < c; i++, out += nr)
+          for (int64_t j = 0; j < nr && panel + j < n; j++)
+            out[j] = gemm_number(part->source, ((g * n + panel + j) * c + i) * taps + tap);
+}
+
+void gemm_conv_weight(Program *p, Step *s, const Tensor *source, int64_t groups, int64_t n, int64_t c, int64_t taps,
+                      Tile tile) {
+  const int64_t param[6] = {n, c, taps, tile.nr, groups, 0};
+  int64_t bytes = groups * up(n, tile.nr) * tile.nr * c * taps * 4;
+  low_weight(p, s, DT_F32, bytes, source, write_conv_panels, param, LAYOUT_CONV_PANELS);
+}
+
+/* ---- biases --------------------------------------------------------------------------------------------------------- */
+
+Value *gemm_value(Program *p, const View *w) {
+  Value *v = graph_value(p->graph, NULL, w->dtype, shape_of(w->rank, w->dim));
+  program_reserve_views(p);
+  p->view[v->id] = *w;
+  return v;
+}
+
+static ExprStep *add_step(Ctx *c, Expr *e) {
+  e->step = ctx_grow(c, e->step, e->n, &e->cap, sizeof *e->step);
+  ExprStep *s = &e->step[e->n++];
+  *s = (ExprStep){.arg = {-1, -1, -1}};
+  return s;
+}
+
+/* Appends op(left, right) and returns its index. */
+static int add_binary(Ctx *c, Expr *e, const Node *n, Op op, int left, int right) {
+  Node *detached = ctx_alloc(c, sizeof *detached);
+  detached->op = op;
+  detached->name = "";
+  detached->scope = "";
+  detached->op_type = op_info(op)->name;
+  detached->graph = n->graph;
+  ExprStep *s = add_step(c, e);
+  s->kind = EX_OP;
+  s->op = detached;
+  s->arg[0] = left;
+  s->arg[1] = right;
+  return (int)e->n - 1;
+}
+
+/* Appends the steps of `from`, its EX_ACC being step `acc`. */
+static void append_expr(Ctx *c, Expr *e, const Expr *from, int acc) {
+  int *at = ctx_array(c, from->n, sizeof *at);
+  for (size_t i = 0; i < from->n; i++) {
+    if (from->step[i].kind == EX_ACC) {
+      at[i] = acc;
+      continue;
+    }
+    ExprStep *s = add_step(c, e);
+    *s = from->step[i];
+    for (int k = 0; k < 3; k++)
+      if (s->kind == EX_OP && s->arg[k] >= 0 && (size_t)s->arg[k] < i) s->arg[k] = at[s->arg[k]];
+    at[i] = (int)e->n - 1;
+  }
+}
+
+Node *gemm_with_bias(Program *p, Node *n, double scale, const View *bias) {
+  if (!bias && scale == 1) return n;
+  Ctx *c = p->ctx;
+  Node *copy = ctx_alloc(c, sizeof *copy);
+  *copy = *n;
+  Expr *e = ctx_alloc(c, sizeof *e);
+  e->dtype = DT_F32;
+  add_step(c, e)->kind = EX_ACC;
+  int result = 0;
+  if (scale != 1) {
+    ExprStep *s = add_step(c, e);
+    s->kind = EX_NUMBER;
+    s->number = scale;
+    result = add_binary(c, e, n, OP_MUL, 0, 1);
+  }
+  if (bias) {
+    copy->in = ctx_array(c, (size_t)n->n_in + 1, sizeof *copy->in);
+    memcpy(copy->in, n->in, (size_t)n->n_in * sizeof *n->in);
+    copy->in[copy->n_in++] = gemm_value(p, bias);
+    ExprStep *s = add_step(c, e);
+    s->kind = EX_INPUT;
+    s->input = n->n_in;
+    result = add_binary(c, e, n, OP_ADD, result, (int)e->n - 1);
+  }
+  if (n->expr) append_expr(c, e, n->expr, result);
+  copy->expr = e;
+  return copy;
+}
+
+Hole gemm_epilogue_hole(const Epilogue *e) {
+  return e->function ? (Hole){"EPILOGUE", e->function} : (Hole){0};
+}

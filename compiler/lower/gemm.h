@@ -1,0 +1,39 @@
+/* What all lowerings onto the matrix multiplication of runtime/moecc_gemm.h share: the choice of tiles, the packing of
+ * weights into panels, and biases as part of a node's fused expression. */
+#ifndef MOECC_LOWER_GEMM_H
+#define MOECC_LOWER_GEMM_H
+
+#include "loops.h"
+
+/* Rows and columns of a tile; columns is also the width of the weight panels. */
+typedef struct { int mr, nr; } Tile;
+/* The tile for so many rows and columns: the one that takes the fewest cycles by a small model of the target. */
+Tile gemm_tile(const Target *t, int64_t rows, int64_t columns);
+/* Rows of `length` floats that share a panel before the next is read: what half the L2 cache holds, and few enough that
+ * threads find work. */
+int64_t gemm_block(const Target *t, Tile tile, int64_t rows, int64_t length, int64_t columns);
+/* "6x16" */
+const char *gemm_tile_name(Ctx *c, Tile tile);
+
+/* Adds to step s the panels of a constant matrix W with k rows and n columns, element (i, j) of expert e at
+ * offset + e * k * n + i * k_stride + j * n_stride of the source: panels of tile.nr columns, k ascending, the last panel
+ * filled up with zeros. */
+typedef struct { int64_t k, n, k_stride, n_stride, offset; } Matrix;
+void gemm_weight(Program *p, Step *s, const Tensor *source, Matrix m, Tile tile);
+int64_t gemm_panel_bytes(Matrix m, Tile tile);
+/* The same for a convolution's weights [groups * n][c][taps]: row tap * c_count + c of each group's panels. */
+void gemm_conv_weight(Program *p, Step *s, const Tensor *source, int64_t groups, int64_t n, int64_t c, int64_t taps,
+                      Tile tile);
+/* Ids of packings, in UnitPart.layout. */
+enum { LAYOUT_PANELS = 1, LAYOUT_CONV_PANELS, LAYOUT_DEPTHWISE, LAYOUT_FLOAT };
+/* Element i of a float tensor of any float type. */
+float gemm_number(const Tensor *t, int64_t i);
+
+/* A value of the graph that stands for a view: what an expression's operand has to be. */
+Value *gemm_value(Program *p, const View *w);
+/* A copy of n whose expression works on `scale` * result + bias (bias NULL: none), then does what n's own did. */
+Node *gemm_with_bias(Program *p, Node *n, double scale, const View *bias);
+/* The EPILOGUE hole of an expression, for a list of holes; {0} if there is none. */
+Hole gemm_epilogue_hole(const Epilogue *e);
+
+#endif

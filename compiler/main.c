@@ -1,0 +1,4 @@
+/* moecc: see cli/cli.h. */
+#include "cli/cli.h"
+
+int main(int argc, char **argv) { return cli_main(argc, argv); }

@@ -1,0 +1,17 @@
+/* The passes of this folder that work on the whole graph, by name; passes.c lists them in order, each file's head says
+ * what it needs, gives and breaks.
+ */
+#ifndef MOECC_RECOGNISE_H
+#define MOECC_RECOGNISE_H
+
+#include "compiler.h"
+
+void pass_algebra(Graph *g);   /* small exact cleanups, canonical forms */
+void pass_widen(Graph *g);     /* half precision arithmetic to float32 */
+void pass_layernorm(Graph *g); /* LayerNormalization, RMSNormalization */
+void pass_gelu(Graph *g);      /* Gelu */
+void pass_attention(Graph *g); /* moecc.Attention */
+void pass_convbn(Graph *g);    /* BatchNormalization, per-channel factors and Pad into Conv */
+void pass_fuse(Graph *g);      /* elementwise work into Node.expr */
+
+#endif

@@ -1,0 +1,124 @@
+/* Segments: steps by the set of tasks that needs them, larger sets first. Layers: runs of a segment's steps that come from
+ * the same place in the model, found by going down the paths of the nodes' scopes until a run fits on a page. */
+#include "emit/names.h"
+#include "schedule/schedule.h"
+
+#include <string.h>
+
+enum { LAYER_STEPS = 16 };
+
+static int bits(uint64_t x) { return __builtin_popcountll(x); }
+
+static Segment *segment_of(Program *p, Schedule *s, uint64_t tasks) {
+  for (size_t i = 0; i < s->n_segments; i++)
+    if (s->segment[i].tasks == tasks) return &s->segment[i];
+  s->segment = ctx_grow(p->ctx, s->segment, s->n_segments, &s->cap_segments, sizeof *s->segment);
+  size_t at = s->n_segments++;
+  for (; at > 0; at--) {
+    const Segment *before = &s->segment[at - 1];
+    if (bits(before->tasks) > bits(tasks) || (bits(before->tasks) == bits(tasks) && before->tasks < tasks)) break;
+    s->segment[at] = *before;
+  }
+  s->segment[at] = (Segment){.tasks = tasks};
+  return &s->segment[at];
+}
+
+/* ---- layers ---- */
+
+typedef struct {
+  Program *program;
+  Segment *segment;
+  NameSet *names;
+} Layers;
+
+/* The component of a scope at a depth, or an empty one behind its end. */
+static const char *component(const char *scope, int depth, size_t *len) {
+  for (; depth > 0 && *scope; depth--) {
+    scope += strcspn(scope, "/");
+    if (*scope) scope++;
+  }
+  *len = strcspn(scope, "/");
+  return scope;
+}
+
+static bool same_component(const Step *a, const Step *b, int depth) {
+  size_t m, n;
+  const char *x = component(a->node->scope, depth, &m), *y = component(b->node->scope, depth, &n);
+  return m == n && memcmp(x, y, m) == 0;
+}
+
+/* What all the steps' scopes begin with; at whole components. */
+static char *common_scope(Ctx *c, Step *const *step, size_t n) {
+  char *scope = ctx_strdup(c, step[0]->node->scope);
+  for (size_t i = 1; i < n; i++) {
+    const char *other = step[i]->node->scope;
+    size_t len = 0, whole = 0;
+    while (scope[len] && scope[len] == other[len]) {
+      if (scope[len] == '/') whole = len;
+      len++;
+    }
+    if ((!scope[len] || scope[len] == '/') && (!other[len] || other[len] == '/')) whole = len;
+    scope[whole] = 0;
+  }
+  return scope;
+}
+
+static void add_layer(Layers *l, Step **step, size_t n) {
+  Ctx *c = l->program->ctx;
+  Segment *s = l->segment;
+  char *scope = common_scope(c, step, n);
+  const char *name = name_unique(l->names, name_identifier(c, *scope ? scope : "layer"));
+  s->layer = ctx_grow(c, s->layer, s->n_layers, &s->cap_layers, sizeof *s->layer);
+  s->layer[s->n_layers++] = (Layer){.name = name, .scope = scope, .step = step, .n_steps = n};
+  for (size_t i = 0; i < n; i++) step[i]->layer = name;
+}
+
+static bool ends_at(const Step *s, int depth) {
+  size_t len;
+  return component(s->node->scope, depth, &len)[0] == 0;
+}
+
+static void split_layers(Layers *l, Step **step, size_t n, int depth) {
+  if (n <= LAYER_STEPS) {
+    add_layer(l, step, n);
+    return;
+  }
+  for (size_t from = 0, to; from < n; from = to) {
+    for (to = from + 1; to < n && same_component(step[from], step[to], depth);) to++;
+    if (!ends_at(step[from], depth)) {
+      split_layers(l, step + from, to - from, depth + 1);
+      continue;
+    }
+    for (size_t at = from; at < to; at += LAYER_STEPS) add_layer(l, step + at, to - at < LAYER_STEPS ? to - at : LAYER_STEPS);
+  }
+}
+
+/* Steps without a scope belong with those before them (or, at the start, behind them). */
+static void fill_scopes(Program *p) {
+  const char *scope = "";
+  for (Step *s = p->first; s && !*scope; s = s->next) scope = s->node->scope ? s->node->scope : "";
+  for (Step *s = p->first; s; s = s->next) {
+    if (s->node->scope && *s->node->scope) {
+      scope = s->node->scope;
+      continue;
+    }
+    Node *twin = ctx_alloc(p->ctx, sizeof *twin);
+    *twin = *s->node;
+    twin->scope = scope;
+    s->node = twin;
+  }
+}
+
+void schedule_segments(Program *p, Schedule *s) {
+  fill_scopes(p);
+  for (Step *step = p->first; step; step = step->next) {
+    Segment *segment = segment_of(p, s, step->tasks);
+    segment->step = ctx_grow(p->ctx, segment->step, segment->n_steps, &segment->cap_steps, sizeof *segment->step);
+    segment->step[segment->n_steps++] = step;
+  }
+  Layers l = {.program = p, .names = names_new(p->ctx)};
+  for (size_t i = 0; i < s->n_segments; i++) {
+    l.segment = &s->segment[i];
+    split_layers(&l, s->segment[i].step, s->segment[i].n_steps, 0);
+  }
+}

@@ -1,0 +1,67 @@
+/* Weight units: equal ones (the same parts of the same tensors, packed alike) become one, needed by the tasks of both. */
+#include "emit/names.h"
+#include "schedule/schedule.h"
+
+#include <string.h>
+
+/* A unit's identity without packing it: its parts' sources by content, and how they are packed. */
+static uint64_t unit_hash(Unit *u) {
+  uint64_t h = hash_bytes(&u->bytes, sizeof u->bytes, (uint64_t)u->count);
+  for (size_t i = 0; i < u->n_parts; i++) {
+    const UnitPart *p = &u->part[i];
+    uint64_t source = p->source ? tensor_hash((Tensor *)(uintptr_t)p->source) : 0;
+    h = hash_bytes(&source, sizeof source, h);
+    h = hash_bytes(p->param, sizeof p->param, h ^ p->layout);
+    h = hash_bytes(&p->offset, 2 * sizeof p->offset, h);
+  }
+  return h;
+}
+
+static bool same_part(const UnitPart *a, const UnitPart *b) {
+  if (a->offset != b->offset || a->bytes != b->bytes || a->write != b->write || a->layout != b->layout) return false;
+  if (memcmp(a->param, b->param, sizeof a->param) != 0 || !a->source != !b->source) return false;
+  return !a->source || tensor_equal((Tensor *)(uintptr_t)a->source, (Tensor *)(uintptr_t)b->source);
+}
+
+static bool same_unit(const Unit *a, const Unit *b) {
+  if (a->hash != b->hash || a->bytes != b->bytes || a->count != b->count || a->n_parts != b->n_parts) return false;
+  for (size_t i = 0; i < a->n_parts; i++)
+    if (!same_part(&a->part[i], &b->part[i])) return false;
+  return true;
+}
+
+static int64_t table_slot(Unit *const *table, size_t size, const Unit *u) {
+  size_t i = (size_t)u->hash & (size - 1);
+  while (table[i] && !same_unit(table[i], u)) i = (i + 1) & (size - 1);
+  return (int64_t)i;
+}
+
+void schedule_units(Program *p) {
+  Ctx *c = p->ctx;
+  size_t size = 64, kept = 0;
+  while (size < 2 * p->n_units + 2) size *= 2;
+  Unit **table = ctx_array(c, size, sizeof *table);
+  NameSet *names = names_new(c);
+  for (Step *s = p->first; s; s = s->next) {
+    if (!s->unit) continue;
+    s->unit->hash = unit_hash(s->unit);
+    Unit **slot = &table[table_slot(table, size, s->unit)];
+    if (*slot) {
+      (*slot)->tasks |= s->tasks;
+      s->unit = *slot;
+      continue;
+    }
+    *slot = s->unit;
+    s->unit->tasks = s->tasks;
+    s->unit->name = name_unique(names, name_identifier(c, *s->unit->name ? s->unit->name : s->node->op_type));
+  }
+  Unit **unit = ctx_array(c, p->n_units + 1, sizeof *unit);
+  for (Step *s = p->first; s; s = s->next) { /* in order of first use */
+    if (!s->unit || s->unit->listed) continue;
+    s->unit->listed = true;
+    s->unit->id = (int)kept;
+    unit[kept++] = s->unit;
+  }
+  p->unit = unit;
+  p->n_units = kept;
+}

@@ -1,0 +1,106 @@
+/* moecc_gemm.h: the one matrix multiplication of all kernels: a tile of a few rows by NR columns, held in registers.
+ *
+ *   out[r][c] = sum over s, k of x[s][r][k] * w[(s * length + k) * step + c]
+ *
+ * x is read in place through row pointers, so that strided, gathered and convolved rows are all the same; w lies in
+ * panels of NR columns (step = NR when packed). Each out[r][c] is one chain of vf_fma, k ascending, however many rows or
+ * columns the tile has. Rows, columns and vectors are constants at every call, and all is inlined: the sums stay in
+ * registers when rows * vectors + vectors + 1 of them exist.
+ */
+#ifndef MOECC_GEMM_H
+#define MOECC_GEMM_H
+
+#include <stddef.h>
+#include "moecc_simd.h"
+
+enum { MOECC_TILE_ROWS = 14, MOECC_TILE_COLUMNS = 64 }; /* the largest */
+
+#if defined(__TINYC__)
+#define MOECC_INLINE static inline
+#define MOECC_UNROLL
+#elif defined(__clang__)
+#define MOECC_INLINE static inline __attribute__((always_inline))
+#define MOECC_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define MOECC_INLINE static inline __attribute__((always_inline))
+#define MOECC_UNROLL _Pragma("GCC unroll 64")
+#endif
+
+/* Where part i of n things in `parts` parts begins; the parts differ by one at most. */
+static inline size_t moecc_cut(size_t n, size_t parts, size_t i)
+{
+  return n / parts * i + (i < n % parts ? i : n % parts);
+}
+
+#if defined(__TINYC__)
+
+/* tcc keeps nothing in registers between statements: long expressions, in the same order of additions. */
+static inline void moecc_tile(size_t most, size_t vectors, size_t rows, const float *const *x, size_t segments,
+                              size_t length, const float *w, size_t step, float *out)
+{
+  (void)most;
+  for (size_t r = 0; r < rows; r++)
+    for (size_t c = 0; c < vectors; c++) {
+      const float *v = w + c;
+      float sum = 0.0f;
+      for (size_t s = 0; s < segments; s++) {
+        const float *u = x[s * rows + r], *end = u + length;
+        for (; u + 8 <= end; u += 8, v += 8 * step)
+          sum = sum + u[0] * v[0] + u[1] * v[step] + u[2] * v[2 * step] + u[3] * v[3 * step] + u[4] * v[4 * step] +
+                u[5] * v[5 * step] + u[6] * v[6 * step] + u[7] * v[7 * step];
+        for (; u < end; u++, v += step) sum = sum + u[0] * v[0];
+      }
+      out[r * vectors + c] = sum;
+    }
+}
+
+#else
+
+MOECC_INLINE void moecc_tile_rows(size_t rows, size_t vectors, const float *const *x, size_t segments, size_t length,
+                                  const float *w, size_t step, float *out)
+{
+  vf sum[MOECC_TILE_ROWS][MOECC_TILE_COLUMNS / VF_LANES];
+  MOECC_UNROLL for (size_t r = 0; r < rows; r++) {
+    MOECC_UNROLL for (size_t v = 0; v < vectors; v++) sum[r][v] = vf_zero();
+  }
+  for (size_t s = 0; s < segments; s++, x += rows) {
+    const float *row[MOECC_TILE_ROWS];
+    MOECC_UNROLL for (size_t r = 0; r < rows; r++) row[r] = x[r];
+    for (size_t k = 0; k < length; k++, w += step) {
+      vf b[MOECC_TILE_COLUMNS / VF_LANES];
+      MOECC_UNROLL for (size_t v = 0; v < vectors; v++) b[v] = vf_load(w + v * VF_LANES);
+      MOECC_UNROLL for (size_t r = 0; r < rows; r++) {
+        const vf a = vf_set1(row[r][k]);
+        MOECC_UNROLL for (size_t v = 0; v < vectors; v++) sum[r][v] = vf_fma(a, b[v], sum[r][v]);
+      }
+    }
+  }
+  MOECC_UNROLL for (size_t r = 0; r < rows; r++) {
+    MOECC_UNROLL for (size_t v = 0; v < vectors; v++) vf_store(out + (r * vectors + v) * VF_LANES, sum[r][v]);
+  }
+}
+
+/* rows: 1 … most; x: segments times `rows` pointers; out: rows of `vectors` vectors, without gaps. */
+MOECC_INLINE void moecc_tile(size_t most, size_t vectors, size_t rows, const float *const *x, size_t segments,
+                             size_t length, const float *w, size_t step, float *out)
+{
+  switch (rows) {
+  case 1: moecc_tile_rows(1, vectors, x, segments, length, w, step, out); break;
+  case 2: if (most >= 2) moecc_tile_rows(2, vectors, x, segments, length, w, step, out); break;
+  case 3: if (most >= 3) moecc_tile_rows(3, vectors, x, segments, length, w, step, out); break;
+  case 4: if (most >= 4) moecc_tile_rows(4, vectors, x, segments, length, w, step, out); break;
+  case 5: if (most >= 5) moecc_tile_rows(5, vectors, x, segments, length, w, step, out); break;
+  case 6: if (most >= 6) moecc_tile_rows(6, vectors, x, segments, length, w, step, out); break;
+  case 7: if (most >= 7) moecc_tile_rows(7, vectors, x, segments, length, w, step, out); break;
+  case 8: if (most >= 8) moecc_tile_rows(8, vectors, x, segments, length, w, step, out); break;
+  case 9: if (most >= 9) moecc_tile_rows(9, vectors, x, segments, length, w, step, out); break;
+  case 10: if (most >= 10) moecc_tile_rows(10, vectors, x, segments, length, w, step, out); break;
+  case 11: if (most >= 11) moecc_tile_rows(11, vectors, x, segments, length, w, step, out); break;
+  case 12: if (most >= 12) moecc_tile_rows(12, vectors, x, segments, length, w, step, out); break;
+  case 13: if (most >= 13) moecc_tile_rows(13, vectors, x, segments, length, w, step, out); break;
+  default: if (most >= 14) moecc_tile_rows(14, vectors, x, segments, length, w, step, out); break;
+  }
+}
+
+#endif
+#endif

@@ -1,0 +1,11 @@
+"""The package in training/, which the generators use without its being installed."""
+
+import sys
+from pathlib import Path
+
+TRAINING = Path(__file__).resolve().parents[2] / "training"
+sys.path.insert(0, str(TRAINING))
+
+from m3vit import export, lower, model  # noqa: E402
+
+__all__ = ["TRAINING", "export", "lower", "model"]

@@ -1,0 +1,595 @@
+/* Weights at run time: checksums, the pack's checks, the two buffers, files. Reads are injected, so that interrupted,
+ * short and failing ones come as ordered. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include "runtime_fixture.h"
+
+/* ---- injected reads --------------------------------------------------------------------------------------------- */
+
+static struct {
+  enum { AS_IS, INTERRUPTED, SHORT, FAILING } mode;
+  unsigned calls, fail_at;
+} reads;
+
+static ssize_t injected_pread(int fd, void *p, size_t n, off_t at) {
+  reads.calls++;
+  if (reads.mode == INTERRUPTED && reads.calls % 2) return errno = EINTR, -1;
+  if (reads.mode == FAILING && reads.calls >= reads.fail_at) return errno = EIO, -1;
+  if (reads.mode == SHORT && n > 1) n = 1 + reads.calls * 37 % (n - 1);
+  return pread(fd, p, n, at);
+}
+
+#define pread injected_pread
+#include "../../runtime/moecc_rt_file.c"
+#undef pread
+
+static void reset_reads(void) { memset(&reads, 0, sizeof reads); }
+
+/* ---- helpers ------------------------------------------------------------------------------------------------------
+ */
+
+static char file_name[64];
+
+static const char *write_file(const void *data, size_t bytes) {
+  snprintf(file_name, sizeof file_name, "/tmp/moecc_test_%ld.bin", (long)getpid());
+  FILE *f = fopen(file_name, "wb");
+  assert_non_null(f);
+  assert_int_equal(fwrite(data, 1, bytes, f), bytes);
+  assert_int_equal(fclose(f), 0);
+  return file_name;
+}
+
+static moecc_status init(const Fixture *f, moecc_context *m, unsigned char *arena, size_t bytes,
+                         const moecc_source *s) {
+  return moecc_context_init(m, &f->network, ALL_TASKS, arena, bytes, 0, s, NULL);
+}
+
+/* Takes every slot in order, always naming the next one; the first failure, or MOECC_OK. */
+static moecc_status take_all(const Fixture *f, moecc_weights *w) {
+  moecc_status s = MOECC_OK;
+  for (size_t u = 0; u < UNITS; u++)
+    for (uint32_t i = 0; i < f->unit[u].count; i++) {
+      bool last = i + 1 == f->unit[u].count;
+      const moecc_unit *next = !last ? &f->unit[u] : u + 1 < UNITS ? &f->unit[u + 1] : NULL;
+      const void *p = moecc_take_expert(w, &f->unit[u], i, next, last ? 0 : i + 1, &s);
+      if (!p) return s;
+      assert_int_equal(s, MOECC_OK);
+      assert_int_equal((uintptr_t)p % 64, 0);
+      assert_true(slot_is_right(&f->unit[u], i, p));
+    }
+  return s;
+}
+
+/* Init, every slot, close. */
+static void check_source(const Fixture *f, const moecc_source *s) {
+  moecc_context m = {0};
+  size_t bytes;
+  unsigned char *arena = new_arena(f, 0, &bytes);
+  assert_int_equal(init(f, &m, arena, bytes, s), MOECC_OK);
+  assert_int_equal(take_all(f, &m.weights), MOECC_OK);
+  assert_int_equal(take_all(f, &m.weights), MOECC_OK);
+  moecc_context_close(&m);
+  free(arena);
+}
+
+/* ---- checksum -------------------------------------------------------------------------------------------------------
+ */
+
+static void checksum_finds_every_flipped_bit(void **state) {
+  unsigned char data[200];
+  (void)state;
+  for (size_t i = 0; i < sizeof data; i++) data[i] = (unsigned char)(i * 13);
+  for (size_t n = 1; n <= 150; n += 7) {
+    uint64_t sum = moecc_checksum(data + 1, n, 5);
+    for (size_t bit = 0; bit < n * 8; bit++) {
+      data[1 + bit / 8] ^= (unsigned char)(1 << bit % 8);
+      assert_true(moecc_checksum(data + 1, n, 5) != sum);
+      data[1 + bit / 8] ^= (unsigned char)(1 << bit % 8);
+    }
+    assert_true(moecc_checksum(data + 1, n, 6) != sum);
+    assert_true(moecc_checksum(data + 1, n + 1, 5) != sum);
+  }
+}
+
+/* Zeros of different lengths differ, and words that change places do. */
+static void checksum_depends_on_length_and_order(void **state) {
+  uint64_t zeros[16] = {0}, seen[128], words[12], sum;
+  (void)state;
+  for (size_t n = 0; n < 128; n++) {
+    seen[n] = moecc_checksum(zeros, n, 0);
+    for (size_t k = 0; k < n; k++) assert_true(seen[k] != seen[n]);
+  }
+  for (uint64_t i = 0; i < 12; i++) words[i] = i;
+  sum = moecc_checksum(words, sizeof words, 0);
+  for (size_t a = 0; a < 12; a++)
+    for (size_t b = 0; b < a; b++) {
+      words[a] = b, words[b] = a;
+      assert_true(moecc_checksum(words, sizeof words, 0) != sum);
+      words[a] = a, words[b] = b;
+    }
+}
+
+/* The same on every machine: packs travel. */
+static void checksum_is_pinned(void **state) {
+  unsigned char data[77];
+  (void)state;
+  for (size_t i = 0; i < sizeof data; i++) data[i] = (unsigned char)(i * 3 + 1);
+  assert_true(moecc_checksum(data, 0, 0) == UINT64_C(0xd936f5ce66574c0a));
+  assert_true(moecc_checksum(data, 77, 0) == UINT64_C(0xe6c62e14a4dd674d));
+  assert_true(moecc_checksum(data + 1, 64, 9) == UINT64_C(0xbb674ef8761dd141));
+}
+
+/* ---- sources
+ * ---------------------------------------------------------------------------------------------------------- */
+
+static void slots_are_where_the_format_says(void **state) {
+  const Fixture *f = *state;
+  for (size_t u = 0; u < UNITS; u++) {
+    assert_int_equal(f->unit[u].offset % (f->unit[u].bytes + 8 < 4096 ? 64 : 4096), 0);
+    for (uint32_t i = 0; i < f->unit[u].count; i++) {
+      const unsigned char *slot = f->pack + f->unit[u].offset + i * f->unit[u].stride;
+      uint64_t sum;
+      assert_true(slot_is_right(&f->unit[u], i, slot));
+      memcpy(&sum, slot + MOECC_SLOT_BYTES(f->unit[u].bytes) - 8, 8);
+      assert_true(sum == moecc_slot_sum(&f->unit[u], i, slot));
+    }
+  }
+}
+
+static void every_source_delivers(void **state) {
+  const Fixture *f = *state;
+  moecc_source s;
+  moecc_file file;
+  unsigned char *memory = copy_pack(f);
+  uint32_t unit, index;
+  assert_int_equal(moecc_memory_source(&s, f->pack, f->bytes, 0), MOECC_OK);
+  check_source(f, &s);
+  assert_int_equal(moecc_memory_source(&s, f->pack, f->bytes, 1), MOECC_OK);
+  check_source(f, &s);
+  const char *path = write_file(f->pack, f->bytes);
+  assert_int_equal(moecc_file_open(&file, path), MOECC_OK);
+  check_source(f, &file.source);
+  moecc_file_close(&file);
+  assert_int_equal(moecc_file_map(&file, path), MOECC_OK);
+  assert_int_equal(moecc_pack_verify(&file.source, NULL, 0, &unit, &index), MOECC_OK);
+  assert_int_equal(unit, MOECC_NO_UNIT);
+  check_source(f, &file.source);
+  moecc_file_close(&file);
+  memset(memory, 0, f->bytes);
+  assert_int_equal(moecc_file_load(&file, path, NULL, 0, NULL, NULL), MOECC_ERROR_ARENA);
+  assert_int_equal(file.bytes, f->bytes);
+  assert_int_equal(moecc_file_load(&file, path, memory, f->bytes - 1, NULL, NULL), MOECC_ERROR_ARENA);
+  assert_int_equal(moecc_file_load(&file, path, memory + 1, f->bytes, NULL, NULL), MOECC_ERROR_ARENA);
+  assert_int_equal(moecc_file_load(&file, path, memory, f->bytes, &unit, &index), MOECC_OK);
+  check_source(f, &file.source);
+  moecc_file_close(&file);
+  moecc_file_close(&file);
+  free(memory);
+  unlink(path);
+}
+
+static void embedded_units_need_no_source(void **state) {
+  Fixture *f = *state;
+  moecc_context m = {0};
+  moecc_network n = {.tasks = ALL_TASKS};
+  for (size_t u = 0; u < UNITS; u++) f->unit[u].data = f->pack + f->unit[u].offset;
+  assert_int_equal(moecc_context_init(&m, &n, 1, NULL, 0, 0, NULL, NULL), MOECC_OK);
+  assert_int_equal(take_all(f, &m.weights), MOECC_OK);
+  moecc_context_close(&m);
+}
+
+static void expert_out_of_range_is_refused(void **state) {
+  const Fixture *f = *state;
+  moecc_source s;
+  moecc_weights w = {.source = &s};
+  moecc_status status = MOECC_OK;
+  assert_int_equal(moecc_memory_source(&s, f->pack, f->bytes, 0), MOECC_OK);
+  assert_null(moecc_take_expert(&w, &f->unit[EXPERT_UNIT], EXPERTS, NULL, 0, &status));
+  assert_int_equal(status, MOECC_ERROR_ARGUMENT);
+  moecc_ask_expert(&w, &f->unit[EXPERT_UNIT], EXPERTS);
+}
+
+/* ---- bad packs
+ * ------------------------------------------------------------------------------------------------------------ */
+
+static moecc_status check(const void *pack, uint64_t bytes, uint64_t model, unsigned tasks) {
+  moecc_source s;
+  moecc_status status = moecc_memory_source(&s, pack, bytes, 0);
+  return status == MOECC_OK ? moecc_pack_check(&s, model, tasks, NULL, 0) : status;
+}
+
+static void wrong_packs_are_told_apart(void **state) {
+  const Fixture *f = *state;
+  unsigned char *p = copy_pack(f);
+  moecc_pack_head *h = (moecc_pack_head *)p;
+  assert_int_equal(check(p, f->bytes, MODEL, ALL_TASKS), MOECC_OK);
+  assert_int_equal(check(p, f->bytes, MODEL + 1, ALL_TASKS), MOECC_ERROR_MODEL);
+  assert_int_equal(check(p, f->bytes - 1, MODEL, ALL_TASKS), MOECC_ERROR_LENGTH);
+  assert_int_equal(check(p, f->bytes + 1, MODEL, ALL_TASKS), MOECC_ERROR_LENGTH);
+  assert_int_equal(check(p, 63, MODEL, ALL_TASKS), MOECC_ERROR_LENGTH);
+  h->version++;
+  assert_int_equal(check(p, f->bytes, MODEL, ALL_TASKS), MOECC_ERROR_FORMAT);
+  h->version--, h->order = 0x04030201;
+  assert_int_equal(check(p, f->bytes, MODEL, ALL_TASKS), MOECC_ERROR_FORMAT);
+  h->order = 0x01020304, h->magic[0]++;
+  assert_int_equal(check(p, f->bytes, MODEL, ALL_TASKS), MOECC_ERROR_FORMAT);
+  free(p);
+}
+
+static void every_bit_of_head_and_directory_counts(void **state) {
+  const Fixture *f = *state;
+  unsigned char *p = copy_pack(f);
+  size_t head = 64 + 64 * UNITS;
+  for (size_t bit = 0; bit < head * 8; bit++) {
+    p[bit / 8] ^= (unsigned char)(1 << bit % 8);
+    assert_int_not_equal(check(p, f->bytes, MODEL, 1), MOECC_OK);
+    p[bit / 8] ^= (unsigned char)(1 << bit % 8);
+  }
+  assert_int_equal(check(p, f->bytes, MODEL, 1), MOECC_OK);
+  free(p);
+}
+
+/* A directory that is consistent with its checksum but does not make sense. */
+static void nonsense_in_the_directory_is_refused(void **state) {
+  const Fixture *f = *state;
+  static const struct {
+    size_t field;
+    uint64_t value;
+    moecc_status gets;
+  } bad[] = {
+      {offsetof(moecc_pack_entry, bytes), 0, MOECC_ERROR_FORMAT},
+      {offsetof(moecc_pack_entry, bytes), UINT64_MAX - 3, MOECC_ERROR_FORMAT},
+      {offsetof(moecc_pack_entry, offset), 0, MOECC_ERROR_FORMAT},
+      {offsetof(moecc_pack_entry, offset), UINT64_MAX & ~UINT64_C(4095), MOECC_ERROR_LENGTH},
+      {offsetof(moecc_pack_entry, offset), 1000000 * 64, MOECC_ERROR_LENGTH},
+      {offsetof(moecc_pack_entry, stride), 64, MOECC_ERROR_FORMAT},
+      {offsetof(moecc_pack_entry, count), 0, MOECC_ERROR_FORMAT},
+      {offsetof(moecc_pack_entry, count), UINT32_MAX, MOECC_ERROR_LENGTH},
+  };
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    unsigned char *p = copy_pack(f);
+    moecc_pack_head *h = (moecc_pack_head *)p;
+    moecc_pack_entry *e = (moecc_pack_entry *)(p + 64);
+    size_t width = bad[i].field == offsetof(moecc_pack_entry, count) ? 4 : 8;
+    memcpy((unsigned char *)&e[EXPERT_UNIT] + bad[i].field, &bad[i].value, width);
+    h->sum = moecc_checksum(h, 56, 0);
+    for (size_t u = 0; u < UNITS; u++) h->sum = moecc_checksum(&e[u], 64, h->sum);
+    assert_int_equal(check(p, f->bytes, MODEL, 1), bad[i].gets);
+    free(p);
+  }
+}
+
+/* Only the units of the wanted tasks are looked at. */
+static void other_tasks_units_are_not_checked(void **state) {
+  const Fixture *f = *state;
+  unsigned char *p = copy_pack(f);
+  moecc_pack_head *h = (moecc_pack_head *)p;
+  moecc_pack_entry *e = (moecc_pack_entry *)(p + 64);
+  e[4].count = 0; /* task 1's head */
+  h->sum = moecc_checksum(h, 56, 0);
+  for (size_t u = 0; u < UNITS; u++) h->sum = moecc_checksum(&e[u], 64, h->sum);
+  assert_int_equal(check(p, f->bytes, MODEL, 1), MOECC_OK);
+  assert_int_equal(check(p, f->bytes, MODEL, 2), MOECC_ERROR_FORMAT);
+  free(p);
+}
+
+static void init_refuses_before_any_compute(void **state) {
+  const Fixture *f = *state;
+  moecc_context m = {0};
+  moecc_file file;
+  size_t bytes;
+  unsigned char *arena = new_arena(f, 0, &bytes);
+  assert_int_equal(init(f, &m, arena, bytes, NULL), MOECC_ERROR_MISSING);
+  const char *path = write_file(f->pack, f->bytes - 100);
+  assert_int_equal(moecc_file_open(&file, path), MOECC_OK);
+  assert_int_equal(init(f, &m, arena, bytes, &file.source), MOECC_ERROR_LENGTH);
+  moecc_file_close(&file);
+  write_file(f->pack, 10);
+  assert_int_equal(moecc_file_open(&file, path), MOECC_ERROR_LENGTH);
+  assert_int_equal(moecc_file_map(&file, path), MOECC_ERROR_LENGTH);
+  assert_int_equal(moecc_file_open(&file, "/nonexistent/weights.bin"), MOECC_ERROR_MISSING);
+  assert_int_equal(moecc_file_open(&file, "/tmp"), MOECC_ERROR_FORMAT);
+  assert_int_equal(moecc_file_open(&file, NULL), MOECC_ERROR_ARGUMENT);
+  moecc_file_close(&file);
+  unlink(path);
+  free(arena);
+}
+
+/* ---- flipped bits
+ * ------------------------------------------------------------------------------------------------------- */
+
+static void a_flipped_bit_names_its_slot(void **state) {
+  const Fixture *f = *state;
+  moecc_file file;
+  unsigned char *p = copy_pack(f), *memory = copy_pack(f);
+  size_t bytes;
+  unsigned char *arena = new_arena(f, 0, &bytes);
+  for (uint32_t u = 0; u < UNITS; u++)
+    for (uint32_t i = 0; i < f->unit[u].count; i++) {
+      size_t at = (size_t)(f->unit[u].offset + i * f->unit[u].stride + (u * 977 + i * 333) % f->unit[u].bytes);
+      moecc_source s;
+      moecc_context m = {0};
+      moecc_options trusting = {.trust_weights = 1};
+      uint32_t unit = 99, index = 99;
+      p[at] ^= 0x10;
+      moecc_memory_source(&s, p, f->bytes, 1);
+      assert_int_equal(init(f, &m, arena, bytes, &s), MOECC_OK);
+      assert_int_equal(take_all(f, &m.weights), MOECC_ERROR_CHECKSUM);
+      assert_ptr_equal(m.weights.fault.unit, &f->unit[u]);
+      assert_int_equal(m.weights.fault.index, i);
+      moecc_context_close(&m);
+      assert_int_equal(moecc_context_init(&m, &f->network, 1, arena, bytes, 0, &s, &trusting), MOECC_OK);
+      moecc_status status = MOECC_OK;
+      assert_non_null(moecc_take_expert(&m.weights, &f->unit[u], i, NULL, 0, &status));
+      moecc_context_close(&m);
+      assert_int_equal(moecc_pack_verify(&s, arena, bytes, &unit, &index), MOECC_ERROR_CHECKSUM);
+      assert_true(unit == u && index == i);
+      unit = index = 99;
+      assert_int_equal(moecc_file_load(&file, write_file(p, f->bytes), memory, f->bytes, &unit, &index),
+                       MOECC_ERROR_CHECKSUM);
+      assert_true(unit == u && index == i);
+      p[at] ^= 0x10;
+    }
+  unlink(file_name);
+  free(arena), free(p), free(memory);
+}
+
+/* A slot that is whole, but another's: the checksum knows its place. */
+static void swapped_experts_are_found(void **state) {
+  const Fixture *f = *state;
+  const moecc_unit *u = &f->unit[EXPERT_UNIT];
+  unsigned char *p = copy_pack(f);
+  moecc_source s;
+  uint32_t unit, index;
+  memcpy(p + u->offset, f->pack + u->offset + u->stride, (size_t)u->stride);
+  memcpy(p + u->offset + u->stride, f->pack + u->offset, (size_t)u->stride);
+  moecc_memory_source(&s, p, f->bytes, 0);
+  assert_int_equal(moecc_pack_verify(&s, NULL, 0, &unit, &index), MOECC_ERROR_CHECKSUM);
+  assert_true(unit == EXPERT_UNIT && index == 0);
+  free(p);
+}
+
+/* ---- reads that are interrupted, short, failing
+ * ------------------------------------------------------------------------ */
+
+static void interrupted_and_short_reads_are_retried(void **state) {
+  const Fixture *f = *state;
+  moecc_file file;
+  const char *path = write_file(f->pack, f->bytes);
+  reset_reads();
+  for (reads.mode = INTERRUPTED; reads.mode <= SHORT; reads.mode++) {
+    assert_int_equal(moecc_file_open(&file, path), MOECC_OK);
+    check_source(f, &file.source);
+    moecc_file_close(&file);
+    assert_true(reads.calls > 20);
+  }
+  reset_reads();
+  unlink(path);
+}
+
+/* Every read in turn fails from then on; afterwards the same context works again. */
+static void each_failing_read_names_its_slot(void **state) {
+  const Fixture *f = *state;
+  moecc_file file;
+  size_t bytes, failed_in_init = 0, failed_in_take = 0;
+  unsigned char *arena = new_arena(f, 0, &bytes);
+  const char *path = write_file(f->pack, f->bytes);
+  assert_int_equal(moecc_file_open(&file, path), MOECC_OK);
+  for (unsigned fail_at = 1;; fail_at++) {
+    moecc_context m = {0};
+    reads.mode = FAILING, reads.calls = 0, reads.fail_at = fail_at;
+    moecc_status s = init(f, &m, arena, bytes, &file.source);
+    if (s != MOECC_OK) {
+      assert_int_equal(s, MOECC_ERROR_IO);
+      assert_null(m.weights.fault.unit);
+      failed_in_init++;
+      continue;
+    }
+    s = take_all(f, &m.weights);
+    reset_reads();
+    if (s == MOECC_OK) {
+      moecc_context_close(&m);
+      break;
+    }
+    assert_int_equal(s, MOECC_ERROR_IO);
+    size_t slot = failed_in_take++;
+    size_t unit = slot < 2 ? slot : slot < 2 + EXPERTS ? EXPERT_UNIT : slot - EXPERTS + 1;
+    assert_ptr_equal(m.weights.fault.unit, &f->unit[unit]);
+    assert_int_equal(m.weights.fault.index, unit == EXPERT_UNIT ? slot - 2 : 0);
+    assert_int_equal(take_all(f, &m.weights), MOECC_OK);
+    moecc_context_close(&m);
+  }
+  assert_int_equal(failed_in_init, 1 + UNITS);
+  assert_int_equal(failed_in_take, UNITS - 1 + EXPERTS);
+  moecc_file_close(&file);
+  unlink(path);
+  free(arena);
+}
+
+static void a_file_cut_while_open_is_noticed(void **state) {
+  const Fixture *f = *state;
+  moecc_file file;
+  moecc_context m = {0};
+  size_t bytes;
+  unsigned char *arena = new_arena(f, 0, &bytes);
+  const char *path = write_file(f->pack, f->bytes);
+  assert_int_equal(moecc_file_open(&file, path), MOECC_OK);
+  assert_int_equal(init(f, &m, arena, bytes, &file.source), MOECC_OK);
+  assert_int_equal(truncate(path, (off_t)f->unit[4].offset + 5), 0);
+  assert_int_equal(take_all(f, &m.weights), MOECC_ERROR_LENGTH);
+  assert_ptr_equal(m.weights.fault.unit, &f->unit[4]);
+  moecc_context_close(&m);
+  moecc_file_close(&file);
+  unlink(path);
+  free(arena);
+}
+
+/* ---- the two buffers
+ * ------------------------------------------------------------------------------------------------------ */
+
+/* A source that keeps a diary and can fail. */
+typedef struct {
+  moecc_source face;
+  const Fixture *f;
+  unsigned begun, waited, under_way, most;
+  unsigned fail_begin, fail_wait; /* the how-many-th fails; 0: none */
+  struct {
+    uint64_t offset;
+    void *dst;
+  } open[2];
+} Diary;
+
+static moecc_status diary_begin(void *self, const moecc_piece *p, void *dst) {
+  Diary *d = self;
+  if (++d->begun == d->fail_begin) return MOECC_ERROR_IO;
+  assert_true(d->under_way < 2);
+  for (unsigned i = 0; i < d->under_way; i++) assert_ptr_not_equal(d->open[i].dst, dst);
+  d->open[d->under_way].offset = p->offset, d->open[d->under_way].dst = dst;
+  if (++d->under_way > d->most) d->most = d->under_way;
+  memset(dst, 0xee, p->bytes); /* whoever still reads the buffer sees it */
+  return MOECC_OK;
+}
+
+static moecc_status diary_wait(void *self, const moecc_piece *p, void *dst, unsigned ms, const void **where) {
+  Diary *d = self;
+  unsigned i = d->under_way == 2 && d->open[1].offset == p->offset && d->open[1].dst == dst;
+  (void)ms;
+  assert_true(d->under_way > i && d->open[i].offset == p->offset && d->open[i].dst == dst);
+  if (i == 0) d->open[0] = d->open[1];
+  d->under_way--;
+  if (++d->waited == d->fail_wait) return MOECC_ERROR_IO;
+  memcpy(dst, d->f->pack + p->offset, p->bytes);
+  *where = dst;
+  return MOECC_OK;
+}
+
+static Diary diary_of(const Fixture *f) {
+  return (Diary){.face = {.begin = diary_begin, .wait = diary_wait, .bytes = f->bytes}, .f = f};
+}
+
+static void the_next_slot_is_asked_for_at_once(void **state) {
+  const Fixture *f = *state;
+  Diary d = diary_of(f);
+  d.face.self = &d;
+  moecc_context m = {0};
+  size_t bytes;
+  moecc_status s = MOECC_OK;
+  unsigned char *arena = new_arena(f, 0, &bytes);
+  assert_int_equal(init(f, &m, arena, bytes, &d.face), MOECC_OK);
+  d.begun = d.waited = 0;
+  const void *a = moecc_take(&m.weights, &f->unit[0], &f->unit[1], &s);
+  assert_true(d.begun == 2 && d.waited == 1);
+  assert_true(slot_is_right(&f->unit[0], 0, a));
+  const void *b = moecc_take(&m.weights, &f->unit[1], NULL, &s);
+  assert_true(d.begun == 2 && d.waited == 2 && a != b);
+  /* a slot that is still there is not read again, nor asked for */
+  assert_ptr_equal(moecc_take(&m.weights, &f->unit[0], &f->unit[1], &s), a);
+  assert_true(slot_is_right(&f->unit[1], 0, b));
+  assert_true(d.begun == 2 && d.waited == 2);
+  /* asking leaves the slot that is being used alone */
+  moecc_ask_expert(&m.weights, &f->unit[EXPERT_UNIT], 3);
+  moecc_ask_expert(&m.weights, &f->unit[EXPERT_UNIT], 3);
+  moecc_ask_expert(&m.weights, &f->unit[EXPERT_UNIT], 4);
+  assert_int_equal(d.begun, 3);
+  assert_true(slot_is_right(&f->unit[0], 0, a));
+  /* asked for in vain: the other slot comes all the same, and the next one is asked for again */
+  const void *e = moecc_take_expert(&m.weights, &f->unit[EXPERT_UNIT], 1, &f->unit[EXPERT_UNIT], 2, &s);
+  assert_true(slot_is_right(&f->unit[EXPERT_UNIT], 1, e));
+  assert_int_equal(d.under_way, 1);
+  moecc_context_close(&m);
+  assert_int_equal(d.under_way, 0);
+  free(arena);
+}
+
+static uint32_t random_state = 1;
+static uint32_t random_below(uint32_t n) {
+  random_state = random_state * 1664525u + 1013904223u;
+  return (random_state >> 8) % n;
+}
+
+/* Any order of asks and takes, right or wrong guesses, with failures now and then: what arrives is always right. */
+static void any_order_of_takes_is_right(void **state) {
+  const Fixture *f = *state;
+  size_t bytes, failures = 0;
+  unsigned char *arena = new_arena(f, 0, &bytes);
+  for (unsigned round = 0; round < 300; round++) {
+    Diary d = diary_of(f);
+    moecc_context m = {0};
+    d.face.self = &d;
+    assert_int_equal(init(f, &m, arena, bytes, &d.face), MOECC_OK);
+    d.fail_begin = round % 3 == 1 ? d.begun + 1 + random_below(20) : 0;
+    d.fail_wait = round % 3 == 2 ? d.waited + 1 + random_below(20) : 0;
+    for (unsigned k = 0; k < 40; k++) {
+      const moecc_unit *u = &f->unit[random_below(UNITS)], *n = &f->unit[random_below(UNITS)];
+      uint32_t i = random_below(u->count), j = random_below(n->count);
+      moecc_status s = MOECC_OK;
+      if (random_below(3) == 0) moecc_ask_expert(&m.weights, n, j);
+      const void *p = moecc_take_expert(&m.weights, u, i, random_below(4) ? n : NULL, j, &s);
+      assert_true((p != NULL) == (s == MOECC_OK));
+      if (p)
+        assert_true(slot_is_right(u, i, p));
+      else
+        failures++, assert_int_equal(s, MOECC_ERROR_IO);
+      assert_true(d.under_way <= 2);
+    }
+    moecc_context_close(&m);
+    assert_int_equal(d.under_way, 0);
+  }
+  assert_true(failures > 20);
+  free(arena);
+}
+
+/* Streamed expert by expert, each slot is read once, and experts without a queue never. */
+static void experts_without_a_queue_are_not_loaded(void **state) {
+  const Fixture *f = *state;
+  const moecc_unit *u = &f->unit[EXPERT_UNIT];
+  static const uint32_t begin[EXPERTS + 1] = {0, 0, 3, 3, 3, 10, 10};
+  Diary d = diary_of(f);
+  moecc_context m = {0};
+  size_t bytes, met = 0;
+  moecc_status s = MOECC_OK;
+  unsigned char *arena = new_arena(f, 0, &bytes);
+  d.face.self = &d;
+  assert_int_equal(init(f, &m, arena, bytes, &d.face), MOECC_OK);
+  d.begun = 0;
+  size_t e = moecc_next_expert(begin, 0, EXPERTS), next;
+  moecc_ask_expert(&m.weights, u, e);
+  for (; e < EXPERTS; e = next, met++) {
+    next = moecc_next_expert(begin, e + 1, EXPERTS);
+    assert_non_null(moecc_take_expert(&m.weights, u, e, next < EXPERTS ? u : NULL, next, &s));
+    assert_true(e == 1 || e == 4);
+  }
+  assert_true(met == 2 && d.begun == 2);
+  moecc_context_close(&m);
+  free(arena);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(checksum_finds_every_flipped_bit),
+      cmocka_unit_test(checksum_depends_on_length_and_order),
+      cmocka_unit_test(checksum_is_pinned),
+      TEST(slots_are_where_the_format_says),
+      TEST(every_source_delivers),
+      TEST(embedded_units_need_no_source),
+      TEST(expert_out_of_range_is_refused),
+      TEST(wrong_packs_are_told_apart),
+      TEST(every_bit_of_head_and_directory_counts),
+      TEST(nonsense_in_the_directory_is_refused),
+      TEST(other_tasks_units_are_not_checked),
+      TEST(init_refuses_before_any_compute),
+      TEST(a_flipped_bit_names_its_slot),
+      TEST(swapped_experts_are_found),
+      TEST(interrupted_and_short_reads_are_retried),
+      TEST(each_failing_read_names_its_slot),
+      TEST(a_file_cut_while_open_is_noticed),
+      TEST(the_next_slot_is_asked_for_at_once),
+      TEST(any_order_of_takes_is_right),
+      TEST(experts_without_a_queue_are_not_loaded),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}

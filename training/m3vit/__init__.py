@@ -1,0 +1,5 @@
+"""M3ViT: a multi-task vision transformer with mixtures of experts, and its export to ONNX."""
+
+from m3vit.model import PRESETS, TASK_SETS, M3ViT, M3ViTConfig, Task
+
+__all__ = ["PRESETS", "TASK_SETS", "M3ViT", "M3ViTConfig", "Task"]
