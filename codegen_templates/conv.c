@@ -1,5 +1,5 @@
-/* Convolution of channels-last maps by implicit matrix multiplication, float32, groups:
- *   y[i][oy][ox][g n + c] = EPILOGUE(sum over ty, tx, k of x[i][oy stride_y + ty step_y - top][...][g c_x + k] * w)
+/* Convolution of channels-last maps by implicit matrix multiplication, float32, one to three dimensions, groups:
+ *   y[i][o][g n + c] = EPILOGUE(sum over taps t and k of x[i][o * stride + t * step - pad][g x_group + k] * w)
  * x: pixels of contiguous channels, their strides in the table; y: dense. w: for each group panels of NR columns, each
  * taps * length times NR elements, taps row by row, the last panel filled up with zeros. Rows of the product are output
  * pixels, read through pointers (one per tap and pixel) into x, or to a row of zeros for padding. A kernel row whose taps
@@ -21,10 +21,11 @@ static inline vf EPILOGUE(vf acc, const moecc_operand *o, size_t row, size_t col
 }
 /* end holes */
 
-/* What the table `shape` holds. */
+/* What the table `shape` holds: extents and strides of x, then extents of y, of the taps, their distances, and padding. */
 typedef struct {
-  int64_t images, in_y, in_x, image_stride, line_stride, pixel_stride; /* of x */
-  int64_t out_y, out_x, taps_y, taps_x, stride_y, stride_x, step_y, step_x, top, left;
+  int64_t images, in_z, in_y, in_x, image_stride, plane_stride, line_stride, pixel_stride;
+  int64_t out_z, out_y, out_x, taps_z, taps_y, taps_x, stride_z, stride_y, stride_x, step_z, step_y, step_x;
+  int64_t front, top, left;
 } KERNEL_shape;
 
 typedef struct {
@@ -38,25 +39,30 @@ typedef struct {
 
 static void KERNEL_tile(size_t rows, const float *const *x, size_t taps, size_t length, const float *w, float *out)
 {
-  moecc_tile(MR, NR / VF_LANES, rows, x, taps, length, w, NR, out);
+  moecc_tile(MR, NR / VF_LANES, rows, x, taps, length, w, NR, out, NR);
+}
+
+/* Pointers to one output pixel's taps, `count` apart; x: the image and group, from_…: where the first tap lies. */
+static void KERNEL_point(const KERNEL_shape *s, const float *x, int64_t from_z, int64_t from_y, int64_t from_x,
+                         size_t count, const float *zeros, const float **put)
+{
+  for (int64_t tz = 0, iz = from_z; tz < s->taps_z; tz++, iz += s->step_z)
+    for (int64_t ty = 0, iy = from_y; ty < s->taps_y; ty++, iy += s->step_y) {
+      const float *line = iz >= 0 && iz < s->in_z && iy >= 0 && iy < s->in_y ? x + iz * s->plane_stride + iy * s->line_stride : NULL;
+      for (int64_t tx = 0, ix = from_x; tx < s->taps_x; tx++, ix += s->step_x, put += count)
+        *put = line && ix >= 0 && ix < s->in_x ? line + ix * s->pixel_stride : zeros;
+    }
 }
 
 /* For output pixels first … first + count - 1: pointers [tap][pixel]. */
-static void KERNEL_point(const KERNEL_args *a, size_t group, size_t first, size_t count, const float *zeros,
-                         const float **at)
+static void KERNEL_points(const KERNEL_args *a, size_t group, size_t first, size_t count, const float *zeros,
+                          const float **at)
 {
   const KERNEL_shape *s = a->s;
-  const float *x = a->x + group * a->x_group;
   for (size_t r = 0; r < count; r++) {
-    int64_t pixel = (int64_t)(first + r), line = pixel / s->out_x;
-    int64_t from_y = line % s->out_y * s->stride_y - s->top, from_x = pixel % s->out_x * s->stride_x - s->left;
-    const float *image = x + line / s->out_y * s->image_stride;
-    const float **put = at + r;
-    for (int64_t ty = 0, iy = from_y; ty < s->taps_y; ty++, iy += s->step_y)
-      for (int64_t tx = 0, ix = from_x; tx < s->taps_x; tx++, ix += s->step_x, put += count) {
-        int inside = iy >= 0 && iy < s->in_y && ix >= 0 && ix < s->in_x;
-        *put = inside ? image + iy * s->line_stride + ix * s->pixel_stride : zeros;
-      }
+    int64_t pixel = (int64_t)(first + r), line = pixel / s->out_x, plane = line / s->out_y, image = plane / s->out_z;
+    KERNEL_point(s, a->x + group * a->x_group + image * s->image_stride, plane % s->out_z * s->stride_z - s->front,
+                 line % s->out_y * s->stride_y - s->top, pixel % s->out_x * s->stride_x - s->left, count, zeros, at + r);
   }
 }
 
@@ -88,7 +94,7 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
     const float *w = a->w + (group * a->panels + panel) * a->taps * a->length * NR;
     for (size_t t = 0; t < tiles; t++) {
       size_t from = moecc_cut(count, tiles, t), rows = moecc_cut(count, tiles, t + 1) - from;
-      if (part != pointed) KERNEL_point(a, group, first + from, rows, zeros, at + from * a->taps);
+      if (part != pointed) KERNEL_points(a, group, first + from, rows, zeros, at + from * a->taps);
       KERNEL_tile(rows, at + from * a->taps, a->taps, a->length, w, sum);
       KERNEL_finish(a, sum, first + from, rows, group, panel * NR);
     }
@@ -102,7 +108,7 @@ void KERNEL(const moecc_pool *pool, const float *x, const float *w, float *y, co
 {
   KERNEL_shape s;
   memcpy(&s, shape, sizeof s);
-  size_t pixels = (size_t)(s.images * s.out_y * s.out_x), taps = (size_t)(s.taps_y * s.taps_x);
+  size_t pixels = (size_t)(s.images * s.out_z * s.out_y * s.out_x), taps = (size_t)(s.taps_z * s.taps_y * s.taps_x);
   size_t panels = (n + NR - 1) / NR, blocks = (pixels + block - 1) / block;
   const KERNEL_args a = {x,      w,       y, o,    &s,     scratch, scratch_size, length,
                          x_group, groups, n, taps, pixels, panels,  blocks};

@@ -28,7 +28,7 @@ typedef struct {
 
 static void KERNEL_tile(size_t rows, const float *const *x, size_t k, const float *w, float *out)
 {
-  moecc_tile(MR, NR / VF_LANES, rows, x, 1, k, w, NR, out);
+  moecc_tile(MR, NR / VF_LANES, rows, x, 1, k, w, NR, out, NR);
 }
 
 /* The epilogue of a tile of sums, and its columns that exist. */

@@ -1,6 +1,5 @@
 /* Indices of the elements that are not zero, in row-major order: y[d][c] is coordinate d of the c-th of them.
- * x: packed, n elements; y: [rank, bound], of which the first *count columns are written, the rest set to 0. `dims`: the
- * lengths of x. Elements beyond the bound are counted, not written.
+ * x: packed, n elements; y: [rank, bound]; elements beyond the bound are left out. `dims`: the lengths of x.
  */
 #include "defaults.h"
 /* holes */
@@ -8,18 +7,16 @@
 #define T float
 /* end holes */
 
-void KERNEL(const T *x, int64_t *y, int64_t *count, size_t n, size_t bound, size_t rank, const int64_t *dims)
+void KERNEL(const T *x, int64_t *y, size_t n, size_t bound, size_t rank, const int64_t *dims)
 {
   size_t found = 0;
-  memset(y, 0, rank * bound * sizeof *y);
-  for (size_t i = 0; i < n; i++) {
+  for (size_t i = 0; i < n && found < bound; i++) {
     if (x[i] == 0) continue;
     size_t place = i;
-    for (size_t d = rank; found < bound && d-- > 0;) {
+    for (size_t d = rank; d-- > 0;) {
       y[d * bound + found] = (int64_t)(place % (size_t)dims[d]);
       place /= (size_t)dims[d];
     }
     found++;
   }
-  *count = (int64_t)found;
 }

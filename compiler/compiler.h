@@ -246,6 +246,7 @@ struct Graph {
   int n_nodes;                 /* ids given out */
   struct NameTable *names;     /* from name to value: graph_find */
   uint64_t model_hash;         /* of the model's bytes, external data included */
+  const char *gelu;            /* --gelu: what com.microsoft::MoE's gelu is, "erf" or "tanh"; NULL: not given */
 };
 
 Graph *graph_new(Ctx *c, const char *name);
@@ -321,7 +322,7 @@ const Pass *pass_find(const char *name);
 typedef struct {
   const char *const *disabled; size_t n_disabled; /* --no-PASS */
   const char *dump;                               /* --dump PASS: printed to stdout after it; NULL none */
-  bool gelu_given; const char *gelu;              /* --gelu */
+  const char *gelu;                               /* --gelu: "erf", "tanh", or NULL for what the model says */
   bool strict;
 } PassOptions;
 void passes_run(Graph *g, const PassOptions *o);
@@ -329,6 +330,7 @@ void passes_run(Graph *g, const PassOptions *o);
 void tasks_find(Graph *g, const char *const *wanted, size_t n_wanted);   /* passes/tasks.c: fills g->tasks */
 Graph *tasks_join(Graph *g, const char *const *bind, size_t n_bind);     /* clones, binds, hash-conses: decision 1 */
 bool task_binds(const Task *t, const char *input);
+Tensor *task_bound_tensor(Graph *g, const Value *input, const char *text); /* a binding's value as the input's tensor */
 void infer_shapes(Graph *g);          /* passes/infer.c: shapes, types and folding, one worklist */
 void check_static(Graph *g);          /* passes/infer.c: reports every node that still has a symbolic dimension, and leaves */
 bool infer_node(Node *n);             /* passes/shapes_*.c: shapes and types of n's outputs; false: not known yet */

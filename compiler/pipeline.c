@@ -20,6 +20,7 @@ Graph *pipeline_graph(Ctx *c, const CompileOptions *o) {
   g->name = o->name ? o->name : model_name(c, o->model);
   tasks_find(g, o->tasks, o->n_tasks);
   g = tasks_join(g, o->bind, o->n_bind);
+  g->gelu = o->passes.gelu;
   passes_run(g, &o->passes);
   ctx_stop_on_errors(c);
   return g;
@@ -33,11 +34,12 @@ Program *pipeline_program(Ctx *c, Graph *g, const CompileOptions *o, Schedule **
   return p;
 }
 
-void pipeline_compile(Ctx *c, const CompileOptions *o) {
+Graph *pipeline_compile(Ctx *c, const CompileOptions *o) {
   Folder *folder = folder_begin(c, o->out);
   Graph *g = pipeline_graph(c, o);
   Schedule *schedule;
   Program *p = pipeline_program(c, g, o, &schedule);
   emit_network(p, schedule, folder, g->name, o->weights);
   folder_commit(folder);
+  return g;
 }

@@ -24,7 +24,7 @@ Graph *pipeline_graph(Ctx *c, const CompileOptions *o);
 /* Lowers and schedules. */
 Program *pipeline_program(Ctx *c, Graph *g, const CompileOptions *o, Schedule **schedule);
 /* All of it, into o->out. */
-void pipeline_compile(Ctx *c, const CompileOptions *o);
+Graph *pipeline_compile(Ctx *c, const CompileOptions *o); /* returns the graph after the passes */
 /* The model's name: its file's, or its folder's if the file is called model.onnx; made an identifier. */
 const char *model_name(Ctx *c, const char *path);
 

@@ -36,7 +36,7 @@ static inline size_t moecc_cut(size_t n, size_t parts, size_t i)
 
 /* tcc keeps nothing in registers between statements: long expressions, in the same order of additions. */
 static inline void moecc_tile(size_t most, size_t vectors, size_t rows, const float *const *x, size_t segments,
-                              size_t length, const float *w, size_t step, float *out)
+                              size_t length, const float *w, size_t step, float *out, size_t out_row)
 {
   (void)most;
   for (size_t r = 0; r < rows; r++)
@@ -50,14 +50,14 @@ static inline void moecc_tile(size_t most, size_t vectors, size_t rows, const fl
                 u[5] * v[5 * step] + u[6] * v[6 * step] + u[7] * v[7 * step];
         for (; u < end; u++, v += step) sum = sum + u[0] * v[0];
       }
-      out[r * vectors + c] = sum;
+      out[r * out_row + c] = sum;
     }
 }
 
 #else
 
 MOECC_INLINE void moecc_tile_rows(size_t rows, size_t vectors, const float *const *x, size_t segments, size_t length,
-                                  const float *w, size_t step, float *out)
+                                  const float *w, size_t step, float *out, size_t out_row)
 {
   vf sum[MOECC_TILE_ROWS][MOECC_TILE_COLUMNS / VF_LANES];
   MOECC_UNROLL for (size_t r = 0; r < rows; r++) {
@@ -76,29 +76,29 @@ MOECC_INLINE void moecc_tile_rows(size_t rows, size_t vectors, const float *cons
     }
   }
   MOECC_UNROLL for (size_t r = 0; r < rows; r++) {
-    MOECC_UNROLL for (size_t v = 0; v < vectors; v++) vf_store(out + (r * vectors + v) * VF_LANES, sum[r][v]);
+    MOECC_UNROLL for (size_t v = 0; v < vectors; v++) vf_store(out + r * out_row + v * VF_LANES, sum[r][v]);
   }
 }
 
-/* rows: 1 … most; x: segments times `rows` pointers; out: rows of `vectors` vectors, without gaps. */
+/* rows: 1 … most; x: segments times `rows` pointers; out: rows of `vectors` vectors, out_row apart. */
 MOECC_INLINE void moecc_tile(size_t most, size_t vectors, size_t rows, const float *const *x, size_t segments,
-                             size_t length, const float *w, size_t step, float *out)
+                             size_t length, const float *w, size_t step, float *out, size_t out_row)
 {
   switch (rows) {
-  case 1: moecc_tile_rows(1, vectors, x, segments, length, w, step, out); break;
-  case 2: if (most >= 2) moecc_tile_rows(2, vectors, x, segments, length, w, step, out); break;
-  case 3: if (most >= 3) moecc_tile_rows(3, vectors, x, segments, length, w, step, out); break;
-  case 4: if (most >= 4) moecc_tile_rows(4, vectors, x, segments, length, w, step, out); break;
-  case 5: if (most >= 5) moecc_tile_rows(5, vectors, x, segments, length, w, step, out); break;
-  case 6: if (most >= 6) moecc_tile_rows(6, vectors, x, segments, length, w, step, out); break;
-  case 7: if (most >= 7) moecc_tile_rows(7, vectors, x, segments, length, w, step, out); break;
-  case 8: if (most >= 8) moecc_tile_rows(8, vectors, x, segments, length, w, step, out); break;
-  case 9: if (most >= 9) moecc_tile_rows(9, vectors, x, segments, length, w, step, out); break;
-  case 10: if (most >= 10) moecc_tile_rows(10, vectors, x, segments, length, w, step, out); break;
-  case 11: if (most >= 11) moecc_tile_rows(11, vectors, x, segments, length, w, step, out); break;
-  case 12: if (most >= 12) moecc_tile_rows(12, vectors, x, segments, length, w, step, out); break;
-  case 13: if (most >= 13) moecc_tile_rows(13, vectors, x, segments, length, w, step, out); break;
-  default: if (most >= 14) moecc_tile_rows(14, vectors, x, segments, length, w, step, out); break;
+  case 1: moecc_tile_rows(1, vectors, x, segments, length, w, step, out, out_row); break;
+  case 2: if (most >= 2) moecc_tile_rows(2, vectors, x, segments, length, w, step, out, out_row); break;
+  case 3: if (most >= 3) moecc_tile_rows(3, vectors, x, segments, length, w, step, out, out_row); break;
+  case 4: if (most >= 4) moecc_tile_rows(4, vectors, x, segments, length, w, step, out, out_row); break;
+  case 5: if (most >= 5) moecc_tile_rows(5, vectors, x, segments, length, w, step, out, out_row); break;
+  case 6: if (most >= 6) moecc_tile_rows(6, vectors, x, segments, length, w, step, out, out_row); break;
+  case 7: if (most >= 7) moecc_tile_rows(7, vectors, x, segments, length, w, step, out, out_row); break;
+  case 8: if (most >= 8) moecc_tile_rows(8, vectors, x, segments, length, w, step, out, out_row); break;
+  case 9: if (most >= 9) moecc_tile_rows(9, vectors, x, segments, length, w, step, out, out_row); break;
+  case 10: if (most >= 10) moecc_tile_rows(10, vectors, x, segments, length, w, step, out, out_row); break;
+  case 11: if (most >= 11) moecc_tile_rows(11, vectors, x, segments, length, w, step, out, out_row); break;
+  case 12: if (most >= 12) moecc_tile_rows(12, vectors, x, segments, length, w, step, out, out_row); break;
+  case 13: if (most >= 13) moecc_tile_rows(13, vectors, x, segments, length, w, step, out, out_row); break;
+  default: if (most >= 14) moecc_tile_rows(14, vectors, x, segments, length, w, step, out, out_row); break;
   }
 }
 

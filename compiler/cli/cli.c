@@ -1,22 +1,92 @@
-/* Chooses the command. */
+/* Chooses the command, runs it, and says what went wrong. */
 #include "cli/cli.h"
-
-#include "pipeline.h"
 
 #include <string.h>
 
-static void run_compile(Ctx *c, void *arg) {
-  char **argv = arg;
-  CompileOptions o = {.model = argv[2], .out = argv[4], .target = target_find(argv[5] ? argv[5] : "native")};
-  ctx_set_file(c, o.model);
-  pipeline_compile(c, &o);
+typedef struct {
+  const char *name;
+  Command command;
+  void (*run)(Options *o);
+  const char *arguments;
+  size_t least, most; /* how many */
+  const char *doc;
+} CommandInfo;
+
+static const CommandInfo commands[] = {
+    {"compile", FOR_COMPILE, command_compile, "MODEL.onnx -o DIR", 1, 1, "compile a model to a folder of C"},
+    {"run", FOR_RUN, command_run, "MODEL.onnx|DIR --input NAME=FILE... -o OUT", 1, 1, "run tasks on inputs"},
+    {"verify", FOR_VERIFY, command_verify, "MODEL.onnx FOLDER", 2, 2, "compare with expected outputs (ONNX's test_data_set layout)"},
+    {"bench", FOR_BENCH, command_bench, "MODEL.onnx|DIR", 1, 1, "time each task's function"},
+    {"tune", FOR_TUNE, NULL, "MODEL.onnx -o FILE", 1, 1, "measure tiles on this machine (not built yet)"},
+    {"build", FOR_BUILD, command_build, "DIR", 1, 1, "run the right compiler on an emitted folder"},
+    {"inspect", FOR_INSPECT, command_inspect, "MODEL.onnx", 1, 1, "show what a model is and how it is understood"},
+    {"ops", FOR_OPS, command_ops, "", 0, 0, "the operators that are supported"},
+};
+enum { N_COMMANDS = sizeof commands / sizeof *commands };
+
+static void print_usage(FILE *f) {
+  fprintf(f, "moecc %s: compiles multi-task mixture-of-experts vision transformers (and other networks) from ONNX to C\n\n", MOECC_VERSION);
+  for (int i = 0; i < N_COMMANDS; i++)
+    fprintf(f, "  moecc %-8s %-44s %s\n", commands[i].name, commands[i].arguments, commands[i].doc);
+  fprintf(f, "\nmoecc COMMAND --help lists a command's options. Exit status: 0 done, 1 the model or data is at fault, 2 the command\n"
+             "line is, 3 the machine is.\n");
+}
+
+static const CommandInfo *find_command(const char *name) {
+  for (int i = 0; i < N_COMMANDS; i++)
+    if (strcmp(commands[i].name, name) == 0) return &commands[i];
+  return NULL;
+}
+
+typedef struct {
+  const CommandInfo *command;
+  int argc;
+  char **argv;
+  Options *options;
+} Call;
+
+static void run_command(Ctx *c, void *arg) {
+  Call *call = arg;
+  Options *o = call->options = ctx_alloc(c, sizeof *o);
+  o->ctx = c;
+  options_read(o, call->command->command, call->argc, call->argv);
+  if (o->n_arguments < call->command->least || o->n_arguments > call->command->most)
+    ctx_fail_status(c, EXIT_USAGE, "usage: moecc %s %s", call->command->name, call->command->arguments);
+  if (!call->command->run) ctx_fail_status(c, EXIT_USAGE, "moecc %s is not built yet", call->command->name);
+  call->command->run(o);
+}
+
+static void print_messages(const Ctx *c, bool quiet) {
+  for (size_t i = 0; i < ctx_message_count(c); i++)
+    if (ctx_message_is_error(c, i) || !quiet) fprintf(stderr, "%s\n", ctx_message(c, i));
+}
+
+static bool asks_for_help(int argc, char **argv) {
+  for (int i = 0; i < argc; i++)
+    if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) return true;
+  return false;
 }
 
 int cli_main(int argc, char **argv) {
-  if (argc < 5) return EXIT_USAGE;
+  const CommandInfo *command = argc > 1 ? find_command(argv[1]) : NULL;
+  if (argc > 1 && strcmp(argv[1], "--version") == 0) return puts("moecc " MOECC_VERSION) < 0 ? EXIT_MACHINE : EXIT_DONE;
+  if (!command) {
+    bool help = asks_for_help(argc, argv) || (argc > 1 && strcmp(argv[1], "help") == 0);
+    if (argc > 1 && !help) fprintf(stderr, "moecc: there is no command \"%s\"\n", argv[1]);
+    print_usage(help ? stdout : stderr);
+    return help ? EXIT_DONE : EXIT_USAGE;
+  }
+  if (asks_for_help(argc, argv)) {
+    printf("usage: moecc %s %s\n%s\n\n", command->name, command->arguments, command->doc);
+    options_help(command->command, stdout);
+    return EXIT_DONE;
+  }
   Ctx *c = ctx_new();
-  ExitStatus s = ctx_run(c, run_compile, argv);
-  for (size_t i = 0; i < ctx_message_count(c); i++) fprintf(stderr, "%s\n", ctx_message(c, i));
+  if (!c) return fputs("moecc: out of memory\n", stderr), EXIT_MACHINE;
+  Call call = {.command = command, .argc = argc - 2, .argv = argv + 2};
+  ExitStatus status = ctx_run(c, run_command, &call);
+  print_messages(c, call.options && call.options->quiet);
   ctx_free(c);
-  return (int)s;
+  if (fflush(stdout) != 0 && status == EXIT_DONE) status = EXIT_MACHINE;
+  return (int)status;
 }

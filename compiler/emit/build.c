@@ -59,14 +59,6 @@ static const char *npy_type(DType t) {
   return types[t];
 }
 
-/* A name that is safe in a path; NameSet makes it unique. */
-static const char *file_name(Emission *e, NameSet *names, const char *name) {
-  char *safe = ctx_strndup(e->ctx, name, strlen(name) < 100 ? strlen(name) : 100);
-  for (char *p = safe; *p; p++)
-    if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-", *p) && !(*p == '.' && p > safe)) *p = '_';
-  return name_unique(names, *safe ? safe : "output");
-}
-
 static void add_tensor(Emission *e, Text *t, const Port *p) {
   const Value *v = p->value;
   text_add(t, "\n    {\"%s\", \"%s\", {\"%s\", %d, {", c_string(e->ctx, v->name), p->file, npy_type(v->dtype), v->shape.rank);
@@ -134,10 +126,8 @@ static const char *with_semicolons(Ctx *c, const char *flags) {
 
 void emit_build_files(Emission *e, Folder *folder) {
   const Target *target = e->program->target;
-  NameSet *files = names_new(e->ctx);
-  for (size_t i = 0; i < e->n_inputs; i++) e->input[i].file = file_name(e, files, e->input[i].value->name);
-  files = names_new(e->ctx);
-  for (size_t i = 0; i < e->n_outputs; i++) e->output[i].file = file_name(e, files, e->output[i].value->name);
+  for (size_t i = 0; i < e->n_inputs; i++) e->input[i].file = port_file_name(e->ctx, e->program->graph->inputs, i);
+  for (size_t i = 0; i < e->n_outputs; i++) e->output[i].file = port_file_name(e->ctx, e->program->graph->outputs, i);
   const Hole holes[] = {{"NAME", e->name},
                         {"UPPER", e->upper},
                         {"NEEDS_WEIGHTS", e->weights != WEIGHTS_EMBED && e->program->n_units ? "1" : "0"},

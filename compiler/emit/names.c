@@ -94,3 +94,16 @@ const char *c_string(Ctx *c, const char *text) {
   }
   return t.text;
 }
+
+static const char *path_safe(Ctx *c, const char *name) {
+  char *safe = ctx_strndup(c, name, strlen(name) < 100 ? strlen(name) : 100);
+  for (char *p = safe; *p; p++)
+    if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-", *p) && !(*p == '.' && p > safe)) *p = '_';
+  return *safe ? safe : "unnamed";
+}
+
+const char *port_file_name(Ctx *c, Value *const *ports, size_t i) {
+  NameSet *names = names_new(c);
+  for (size_t k = 0; k < i; k++) (void)name_unique(names, path_safe(c, ports[k]->name));
+  return name_unique(names, path_safe(c, ports[i]->name));
+}

@@ -70,6 +70,14 @@ static void on_tcc_message(void *opaque, const char *message) {
 
 static void delete_tcc(void *state) { tcc_delete(state); }
 
+/* tcc calls functions for these conversions, which its own runtime library has; here they are the compiler's. */
+static float u64_to_float(uint64_t x) { return (float)x; }
+static double u64_to_double(uint64_t x) { return (double)x; }
+static uint64_t float_to_u64(float x) { return (uint64_t)x; }
+static uint64_t double_to_u64(double x) { return (uint64_t)x; }
+static int64_t float_to_i64(float x) { return (int64_t)x; }
+static int64_t double_to_i64(double x) { return (int64_t)x; }
+
 /* What kernels may call besides each other. */
 static void add_symbols(TCCState *s) {
   static const struct {
@@ -82,6 +90,9 @@ static void add_symbols(TCCState *s) {
       {"floorf", (const void *)floorf},       {"ceil", (const void *)ceil},       {"ceilf", (const void *)ceilf},
       {"rint", (const void *)rint},           {"rintf", (const void *)rintf},     {"fmod", (const void *)fmod},
       {"fmodf", (const void *)fmodf},         {"trunc", (const void *)trunc},     {"truncf", (const void *)truncf},
+      {"__floatundisf", (const void *)u64_to_float},  {"__floatundidf", (const void *)u64_to_double},
+      {"__fixunssfdi", (const void *)float_to_u64},   {"__fixunsdfdi", (const void *)double_to_u64},
+      {"__fixsfdi", (const void *)float_to_i64},      {"__fixdfdi", (const void *)double_to_i64},
   };
   for (size_t i = 0; i < sizeof symbols / sizeof *symbols; i++) tcc_add_symbol(s, symbols[i].name, symbols[i].address);
 }

@@ -348,7 +348,10 @@ void node_set_attr(Node *n, Attr a) {
 void node_drop_attr(Node *n, const char *name) {
   for (size_t i = 0; i < n->n_attr; i++)
     if (strcmp(n->attr[i].name, name) == 0) {
-      memmove(n->attr + i, n->attr + i + 1, (n->n_attr - i - 1) * sizeof *n->attr);
+      Attr *rest = ctx_array(n->graph->ctx, n->n_attr, sizeof *rest); /* the array may be a twin's, too */
+      memcpy(rest, n->attr, i * sizeof *rest);
+      memcpy(rest + i, n->attr + i + 1, (n->n_attr - i - 1) * sizeof *rest);
+      n->attr = rest;
       n->n_attr--;
       return;
     }

@@ -189,26 +189,6 @@ static void paste(const Pasting *p, const char *s, Text *out) {
   }
 }
 
-/* The binary form repeated, from the left: f(f($0, $1), $2). */
-static const char *repeat(const Pasting *p, const char *pattern) {
-  const char *text = "$0";
-  for (int i = 1; i < p->operands; i++) {
-    Text next = {.ctx = p->ctx};
-    for (const char *s = pattern; *s; s++) {
-      if (s[0] != '$' || !isdigit((unsigned char)s[1]))
-        text_write(&next, s, 1);
-      else if (*++s == '0')
-        text_add(&next, "%s", text);
-      else
-        text_add(&next, "$%d", i);
-    }
-    text = next.text;
-  }
-  return text;
-}
-
-static bool is_variadic(Op op) { return op == OP_MAX || op == OP_MIN || op == OP_SUM || op == OP_MEAN; }
-
 const char *op_expression(const Node *n, DType t, bool vector) {
   Ctx *c = n->graph->ctx;
   if (n->op == OP_CAST) return vector ? NULL : cast_pattern(c, t, op_cast_type(n));
@@ -218,13 +198,8 @@ const char *op_expression(const Node *n, DType t, bool vector) {
   if (!row) return NULL;
   const char *pattern = vector ? row->vector : dtype_is_float(t) ? row->real : row->integer;
   if (!pattern) return NULL;
-  int operands = n->n_own ? n->n_own : n->n_in;
-  bool again = is_variadic(n->op) && operands != 2;
-  if (again && vector && (n->op == OP_MAX || n->op == OP_MIN)) return NULL; /* mentions $0 too often */
-  Pasting p = {c, n, operands, t, vector};
+  Pasting p = {c, n, n->n_own ? n->n_own : n->n_in, t, vector};
   Text out = {.ctx = c};
   paste(&p, pattern, &out);
-  const char *text = again ? repeat(&p, out.text) : out.text;
-  if (n->op == OP_MEAN) text = ctx_format(c, "(%s) / %s", text, literal(&p, operands));
-  return text;
+  return out.text;
 }

@@ -33,15 +33,6 @@ static bool op_gives_bool(Op op) {
   }
 }
 
-/* The element type that Cast's attribute `to`, a number of ONNX's TensorProto.DataType, stands for. */
-static DType cast_type(const Node *op) {
-  static const DType onnx[] = {DT_NONE, DT_F32, DT_U8,   DT_I8,  DT_U16, DT_I16, DT_I32,  DT_I64, DT_STRING,
-                               DT_BOOL, DT_F16, DT_F64,  DT_U32, DT_U64, DT_NONE, DT_NONE, DT_BF16};
-  if (op->n_out > 0 && op->out[0] != NULL && op->out[0]->dtype != DT_NONE) return op->out[0]->dtype;
-  int64_t to = node_int(op, "to", 0);
-  return to >= 0 && to < (int64_t)(sizeof onnx / sizeof onnx[0]) ? onnx[to] : DT_NONE;
-}
-
 /* The type of the operands of step i, conditions and numbers aside: what op_expression is asked for. */
 static DType operand_type(const Expr *e, size_t i, const DType *type) {
   const ExprStep *s = &e->step[i];
@@ -56,7 +47,7 @@ void expr_types(const Node *n, const Expr *e, DType *type) {
     if (s->kind == EX_INPUT) type[i] = n->in[s->input]->dtype;
     else if (s->kind != EX_OP) type[i] = e->dtype;
     else if (op_gives_bool(s->op->op)) type[i] = DT_BOOL;
-    else if (s->op->op == OP_CAST) type[i] = cast_type(s->op);
+    else if (s->op->op == OP_CAST) type[i] = op_cast_type(s->op);
     else type[i] = operand_type(e, i, type);
   }
 }

@@ -40,8 +40,6 @@ int64_t gemm_block(const Target *t, Tile tile, int64_t rows, int64_t length, int
   return block < tile.mr ? tile.mr : up(block, tile.mr) * tile.mr;
 }
 
-const char *gemm_tile_name(Ctx *c, Tile tile) { return ctx_format(c, "%dx%d", tile.mr, tile.nr); }
-
 /* ---- weights -------------------------------------------------------------------------------------------------------- */
 
 float gemm_number(const Tensor *t, int64_t i) {
@@ -161,6 +159,30 @@ Node *gemm_with_bias(Program *p, Node *n, double scale, const View *bias) {
   return copy;
 }
 
-Hole gemm_epilogue_hole(const Epilogue *e) {
-  return e->function ? (Hole){"EPILOGUE", e->function} : (Hole){0};
+/* ---- the kernel `matmul` -------------------------------------------------------------------------------------------- */
+
+Kernel *gemm_kernel(Program *p, const char *template, Tile tile, const Epilogue *e) {
+  Ctx *c = p->ctx;
+  const char *rows = ctx_format(c, "%d", tile.mr), *columns = ctx_format(c, "%d", tile.nr);
+  const Hole epilogue = e->function ? (Hole){"EPILOGUE", e->function} : (Hole){0};
+  const Hole holes[] = {{"MR", rows}, {"NR", columns}, epilogue, {0}};
+  return low_kernel(p, template, ctx_format(c, "%s_f32_%sx%s%s", template, rows, columns, e->suffix), holes);
+}
+
+Step *gemm_matmul(Program *p, const Node *n, const View *x, const Tensor *w, Matrix m, const View *y, const Epilogue *e) {
+  int64_t rows = x->dim[0];
+  Tile tile = gemm_tile(p->target, rows, m.n);
+  Step *s = low_call(p, n, gemm_kernel(p, "matmul", tile, e));
+  s->macs = rows * m.n * m.k;
+  low_read(s, x);
+  gemm_weight(p, s, w, m, tile);
+  low_write(s, y);
+  low_operands(s, e);
+  low_size(s, rows > 1 ? x->stride[0] : m.k);
+  low_size(s, m.n);
+  low_size(s, rows);
+  low_size(s, m.k);
+  low_size(s, m.n);
+  low_size(s, gemm_block(p->target, tile, rows, m.k, m.n));
+  return s;
 }

@@ -12,8 +12,6 @@ Tile gemm_tile(const Target *t, int64_t rows, int64_t columns);
 /* Rows of `length` floats that share a panel before the next is read: what half the L2 cache holds, and few enough that
  * threads find work. */
 int64_t gemm_block(const Target *t, Tile tile, int64_t rows, int64_t length, int64_t columns);
-/* "6x16" */
-const char *gemm_tile_name(Ctx *c, Tile tile);
 
 /* Adds to step s the panels of a constant matrix W with k rows and n columns, element (i, j) of expert e at
  * offset + e * k * n + i * k_stride + j * n_stride of the source: panels of tile.nr columns, k ascending, the last panel
@@ -29,11 +27,13 @@ enum { LAYOUT_PANELS = 1, LAYOUT_CONV_PANELS, LAYOUT_DEPTHWISE, LAYOUT_FLOAT };
 /* Element i of a float tensor of any float type. */
 float gemm_number(const Tensor *t, int64_t i);
 
+/* y = epilogue(x W): a step of the kernel `matmul` for n. x: rows by k, rows dense (view of rank 2); y: dense. */
+Step *gemm_matmul(Program *p, const Node *n, const View *x, const Tensor *w, Matrix m, const View *y, const Epilogue *e);
+/* Instantiates a template with holes MR, NR and EPILOGUE as <template>_f32_<tile><suffix>. */
+Kernel *gemm_kernel(Program *p, const char *template, Tile tile, const Epilogue *e);
 /* A value of the graph that stands for a view: what an expression's operand has to be. */
 Value *gemm_value(Program *p, const View *w);
 /* A copy of n whose expression works on `scale` * result + bias (bias NULL: none), then does what n's own did. */
 Node *gemm_with_bias(Program *p, Node *n, double scale, const View *bias);
-/* The EPILOGUE hole of an expression, for a list of holes; {0} if there is none. */
-Hole gemm_epilogue_hole(const Epilogue *e);
 
 #endif

@@ -22,7 +22,14 @@ static int add_op(Ctx *c, Expr *e, const Node *op, int a, int b, int d) {
 static Node *detached(Ctx *c, const Node *like, Op op) {
   Node *n = ctx_alloc(c, sizeof *n);
   *n = (Node){.op = op, .name = like->name, .scope = "", .op_type = op_info(op)->name, .graph = like->graph};
+  n->n_in = n->n_own = 2; /* the binary form of Max, Min and Sum */
   return n;
+}
+
+/* The operator that a chain over many operands repeats; NULL: n has a fixed number of operands. */
+static const Node *chain_operator(Ctx *c, const Node *n) {
+  bool chain = n->op == OP_MAX || n->op == OP_MIN || n->op == OP_SUM || n->op == OP_MEAN;
+  return chain ? detached(c, n, n->op == OP_MEAN ? OP_SUM : n->op) : NULL;
 }
 
 /* A node's own operator as an expression; the expression fused to it, if any, goes on from there. */
@@ -30,12 +37,12 @@ static Expr *own_expression(Ctx *c, const Node *n) {
   Expr *e = ctx_alloc(c, sizeof *e);
   e->dtype = n->in[0]->dtype;
   if (n->op == OP_WHERE) e->dtype = n->in[1]->dtype;
-  bool chain = n->op == OP_MAX || n->op == OP_MIN || n->op == OP_SUM || n->op == OP_MEAN;
+  const Node *chain = chain_operator(c, n);
   int own = n->expr ? n->n_own : n->n_in, arg[3] = {-1, -1, -1}, result = -1;
   for (int i = 0; i < own; i++) {
     if (n->in[i] == NULL) continue;
     int x = add_step(c, e, (ExprStep){.kind = EX_INPUT, .input = i});
-    if (chain) result = result < 0 ? x : add_op(c, e, n, result, x, -1);
+    if (chain) result = result < 0 ? x : add_op(c, e, chain, result, x, -1);
     else if (i < 3) arg[i] = x;
   }
   if (!chain) result = add_op(c, e, n, arg[0], arg[1], arg[2]);

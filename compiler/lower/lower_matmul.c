@@ -101,39 +101,17 @@ static bool one_matrix(const View *w) {
   return true;
 }
 
-static Epilogue epilogue_of(Program *p, Node *n, const Product *d, Node **with) {
-  View bias = d->bias;
-  *with = gemm_with_bias(p, n, d->alpha, d->has_bias ? &bias : NULL);
-  return low_epilogue(p, *with, d->y.rank, d->y.dim, NULL);
+static Epilogue epilogue_of(Program *p, Node *n, const Product *d) {
+  return low_epilogue(p, gemm_with_bias(p, n, d->alpha, d->has_bias ? &d->bias : NULL), d->y.rank, d->y.dim, NULL);
 }
 
 /* ---- constant weights ----------------------------------------------------------------------------------------------- */
 
 static void lower_dense(Program *p, Node *n, const Product *d) {
-  int64_t rows = batches(d) * d->m;
   View x = rows_of(p, n, d->x), y = low_output(p, n->out[0], NULL);
-  Node *with;
-  Epilogue e = epilogue_of(p, n, d, &with);
-  Tile tile = gemm_tile(p->target, rows, d->n);
-  const char *size = gemm_tile_name(p->ctx, tile);
-  const Hole holes[] = {{"MR", ctx_format(p->ctx, "%d", tile.mr)},
-                        {"NR", ctx_format(p->ctx, "%d", tile.nr)},
-                        gemm_epilogue_hole(&e),
-                        {0}};
-  Kernel *k = low_kernel(p, "matmul", ctx_format(p->ctx, "matmul_f32_%s%s", size, e.suffix), holes);
-  Step *s = low_call(p, n, k);
-  s->macs = rows * d->n * d->k;
+  Epilogue e = epilogue_of(p, n, d);
   int last = d->w.rank - 1;
-  low_read(s, &x);
-  gemm_weight(p, s, d->w.constant, (Matrix){d->k, d->n, d->w.stride[last - 1], d->w.stride[last], d->w.offset}, tile);
-  low_write(s, &y);
-  low_operands(s, &e);
-  low_size(s, rows > 1 ? x.stride[0] : d->k);
-  low_size(s, d->n);
-  low_size(s, rows);
-  low_size(s, d->k);
-  low_size(s, d->n);
-  low_size(s, gemm_block(p->target, tile, rows, d->k, d->n));
+  gemm_matmul(p, n, &x, d->w.constant, (Matrix){d->k, d->n, d->w.stride[last - 1], d->w.stride[last], d->w.offset}, &y, &e);
 }
 
 /* ---- both operands computed ----------------------------------------------------------------------------------------- */
@@ -156,15 +134,9 @@ static void lower_batched(Program *p, Node *n, Product *d) {
   int last = d->w.rank - 1;
   if (d->k > 1 && d->x.stride[d->x.rank - 1] != 1) d->x = low_dense(p, n, &d->x, ROW_MAJOR, false);
   View y = low_output(p, n->out[0], NULL);
-  Node *with;
-  Epilogue e = epilogue_of(p, n, d, &with);
+  Epilogue e = epilogue_of(p, n, d);
   Tile tile = gemm_tile(p->target, d->m, d->n);
-  const Hole holes[] = {{"MR", ctx_format(p->ctx, "%d", tile.mr)},
-                        {"NR", ctx_format(p->ctx, "%d", tile.nr)},
-                        gemm_epilogue_hole(&e),
-                        {0}};
-  const char *name = ctx_format(p->ctx, "bmm_f32_%s%s", gemm_tile_name(p->ctx, tile), e.suffix);
-  Step *s = low_call(p, n, low_kernel(p, "bmm", name, holes));
+  Step *s = low_call(p, n, gemm_kernel(p, "bmm", tile, &e));
   s->macs = batches(d) * d->m * d->n * d->k;
   int64_t table[1 + 3 * MAX_RANK], panel = d->k * tile.nr;
   size_t n_table = batch_table(d, table);

@@ -19,10 +19,10 @@ enum { FOLD_BYTES = 64 << 20, VIEW_BYTES = 1 << 20 };
 
 static const struct {
   bool (*infer)(Node *n);
-  const char *types;
+  const char *types, *lowering;
 } rules[OP_COUNT] = {
 #define OP(id, name, domain, in_min, in_max, out_min, out_max, since, until, rule, lowering, types, doc)               \
-  [OP_##id] = {infer_##rule, types},
+  [OP_##id] = {infer_##rule, types, #lowering},
 #include "ir/ops.def"
 };
 
@@ -124,6 +124,15 @@ static bool all_constant(const Node *n) {
   return n->n_in > 0;
 }
 
+/* Half precision is only moved and converted until the pass `widen` has made arithmetic on it float32. */
+static bool is_half_arithmetic(const Node *n) {
+  static const char *const moving[] = {"view", "copy", "concat", "pad", "gather", "constant_of_shape"};
+  bool half = false;
+  for (int i = 0; i < n->n_in; i++) half |= n->in[i] && (n->in[i]->dtype == DT_F16 || n->in[i]->dtype == DT_BF16);
+  for (size_t i = 0; i < sizeof moving / sizeof moving[0]; i++) half &= strcmp(rules[n->op].lowering, moving[i]) != 0;
+  return half && n->op != OP_CAST;
+}
+
 static bool worth_folding(const Node *n) {
   bool grows = n->op == OP_EXPAND || n->op == OP_TILE || n->op == OP_CONSTANT_OF_SHAPE;
   for (int i = 0; i < n->n_out; i++) {
@@ -133,7 +142,7 @@ static bool worth_folding(const Node *n) {
     if (!shape_known(&v->shape) || bytes > (grows ? VIEW_BYTES : FOLD_BYTES)) return false;
   }
   bool kept = n->op == OP_IDENTITY && n->out[0]->is_output; /* a constant graph output must have a producer */
-  return !kept && n->op != OP_MOE && n->op != OP_MS_MOE && n->op != OP_MS_QMOE;
+  return !kept && !is_half_arithmetic(n) && n->op != OP_MOE && n->op != OP_MS_MOE && n->op != OP_MS_QMOE;
 }
 
 /* Output i becomes a constant; a graph output keeps a producer, an Identity at the end of the graph. */

@@ -5,8 +5,7 @@
  * The driver: for each TopK, facts are made for all that depends on it, in topological order, until one says "the whole
  * layer". Which values a router speaks of is thus never searched for, and layers may overlap in any way. */
 #include "moe.h"
-
-#include <string.h>
+#include "recognise.h"
 
 void moe_blame(Mo *m, int rank, const Node *n, const char *fmt, ...) {
   if (rank <= m->why_rank) return;
@@ -153,9 +152,9 @@ static const char *explanation(const Mo *m) {
                     *where ? "\")" : "");
 }
 
-void recognise_moe(Graph *g) {
-  moe_from_contrib(g);
+void pass_moe(Graph *g) {
   struct MoeMemo *memo = moe_memo_new(g);
+  moe_from_contrib(g, memo);
   for (Node *n = g->first; n; n = n->next) {
     if (n->op != OP_TOP_K) continue;
     Mo m;

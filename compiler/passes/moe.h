@@ -197,16 +197,26 @@ Fact *rule_concat(Mo *m, Node *n);
 bool moe_complete(const Mo *m, const Value *v, const Fact *f);
 bool moe_build(Mo *m, Value *v, const Fact *f);   /* false: a reason not to, blamed */
 
+typedef struct {
+  Value *x, *scores;        /* x: row-major [tokens, hidden]; scores [tokens, experts] */
+  int64_t tokens, hidden, experts, k;
+  GateKind gate;
+  bool normalize;
+  Activation act;
+  const Linear *fc[3];      /* one per expert; fc[FC3] NULL: none */
+  double scale;             /* of the results */
+  double alpha, beta, limit; /* of ACT_SWIGLU */
+  Value *const *base;       /* added to the layer's result */
+  int n_base;
+} MoeLayer;
+void moe_put(struct MoeMemo *memo, Value *v, const MoeLayer *l); /* in the place of v, which has its shape */
+
 struct MoeMemo *moe_memo_new(Graph *g);
-/* The matrices or biases of all experts as one constant: [experts, out, in] or [experts, out], shared among equal wishes. */
+/* The matrices or biases of all experts, times scale, as one constant: [experts, out, in] or [experts, out]. */
 Value *moe_stack_weights(struct MoeMemo *memo, const char *name, const Linear *fc, int64_t experts, double scale);
 Value *moe_stack_biases(struct MoeMemo *memo, const char *name, const Linear *fc, int64_t experts, double scale);
-const char *activation_name(Activation a);
-/* x as [rows, columns], through a Reshape in front of `before` if need be. */
-Value *moe_as_matrix(Graph *g, Node *before, Value *x, int64_t rows, int64_t columns);
-Value *moe_reshape(Graph *g, Node *before, Value *x, const Shape *to);
 
 /* ---- moe_contrib.c: com.microsoft MoE and QMoE ------------------------------------------------------------------------------ */
-void moe_from_contrib(Graph *g);
+void moe_from_contrib(Graph *g, struct MoeMemo *memo);
 
 #endif

@@ -1,45 +1,19 @@
 /* The recognised layer becomes one moecc.Moe node. */
+#include "match.h"
 #include "moe.h"
 
-#include <string.h>
-
-/* ---- shapes ---- */
-
-Value *moe_reshape(Graph *g, Node *before, Value *x, const Shape *to) {
-  if (shape_equal(&x->shape, to)) return x;
-  int64_t dims[MAX_RANK];
-  for (int d = 0; d < to->rank; d++) dims[d] = to->dim[d].n;
-  Value *shape = graph_constant_ints(g, NULL, 1, to->rank, dims);
-  Value *y = node_new(g, before, OP_RESHAPE, 2, x, shape)->out[0];
-  y->dtype = x->dtype;
-  y->shape = *to;
-  return y;
-}
-
-Value *moe_as_matrix(Graph *g, Node *before, Value *x, int64_t rows, int64_t columns) {
-  Shape s = shape_of(2, (const int64_t[]){rows, columns});
-  return moe_reshape(g, before, x, &s);
-}
-
 /* The scores as [tokens, experts], whatever the order of the router's dimensions. */
-static Value *score_matrix(Mo *m, Node *before, Value *scores) {
+static Value *score_matrix(const Mo *m, Node *before, Value *scores) {
   const Axes *x = &m->score_axes;
   int e = axes_find(x, AX_EXPERT);
-  if (e >= 0 && e < x->n - 1) {
-    int64_t perm[MAX_AXES], dims[MAX_AXES];
-    Shape split = {.rank = x->n}, turned = {.rank = x->n};
-    for (int i = 0; i < x->n; i++) dims[i] = x->a[i].n;
-    split = shape_of(x->n, dims);
-    for (int i = 0; i < x->n; i++) perm[i] = i < e ? i : i < x->n - 1 ? i + 1 : e;
-    for (int i = 0; i < x->n; i++) dims[i] = x->a[perm[i]].n;
-    turned = shape_of(x->n, dims);
-    Node *n = node_new(m->g, before, OP_TRANSPOSE, 1, moe_reshape(m->g, before, scores, &split));
-    node_set_ints(n, "perm", (size_t)x->n, perm);
-    n->out[0]->dtype = scores->dtype;
-    n->out[0]->shape = turned;
-    scores = n->out[0];
+  int64_t perm[MAX_AXES], dims[MAX_AXES];
+  for (int i = 0; i < x->n; i++) {
+    dims[i] = x->a[i].n;
+    perm[i] = i < e ? i : i < x->n - 1 ? i + 1 : e;
   }
-  return moe_as_matrix(m->g, before, scores, m->tokens, m->experts);
+  Shape split = shape_of(x->n, dims), matrix = shape_of(2, (const int64_t[]){m->tokens, m->experts});
+  if (e < x->n - 1) scores = insert_transpose(before, insert_reshape(before, scores, &split), perm);
+  return insert_reshape(before, scores, &matrix);
 }
 
 /* ---- checks ---- */
@@ -76,41 +50,52 @@ static const char *const activation_names[] = {
     [ACT_GELU_TANH] = "gelu_tanh", [ACT_SILU] = "silu", [ACT_SWIGLU] = "swiglu",
 };
 
-const char *activation_name(Activation a) { return activation_names[a]; }
-
 static const char *const gate_names[] = {
     [GATE_NONE] = "none", [GATE_SOFTMAX] = "softmax", [GATE_TOPK_SOFTMAX] = "topk_softmax"};
 
-/* fc[0 … experts-1] of all experts as constants: weights to in[0], biases (if any expert has some) to in[1]. */
-static void stack_layer(Mo *m, const Fact *f, int which, const char *stem, double scale, Value *in[2]) {
-  Linear *fc = ctx_array(m->c, (size_t)m->experts, sizeof *fc);
-  bool biased = false;
-  for (int64_t e = 0; e < m->experts; e++) {
-    fc[e] = fact_body(f, e)->fc[which];
-    biased |= fc[e].b != NULL;
+static Node *moe_make(struct MoeMemo *memo, Node *before, const MoeLayer *l) {
+  Ctx *c = before->graph->ctx;
+  const char *stem = *before->scope ? before->scope : *before->name ? before->name : "moe";
+  Shape shape = shape_of(2, (const int64_t[]){l->tokens, l->hidden});
+  Value *in[8] = {insert_reshape(before, l->x, &shape), l->scores};
+  for (int which = 0; which < 3; which++) {
+    const Linear *fc = l->fc[which];
+    double scale = which == FC2 ? l->scale : 1;
+    bool biased = false;
+    if (!fc) continue;
+    for (int64_t e = 0; e < l->experts; e++) biased |= fc[e].b != NULL;
+    in[2 + 2 * which] = moe_stack_weights(memo, ctx_format(c, "%s.fc%d_w", stem, which + 1), fc, l->experts, scale);
+    if (biased) in[3 + 2 * which] = moe_stack_biases(memo, ctx_format(c, "%s.fc%d_b", stem, which + 1), fc, l->experts, scale);
   }
-  in[0] = moe_stack_weights(m->memo, ctx_format(m->c, "%s.fc%d_w", stem, which + 1), fc, m->experts, scale);
-  in[1] = biased ? moe_stack_biases(m->memo, ctx_format(m->c, "%s.fc%d_b", stem, which + 1), fc, m->experts, scale) : NULL;
-}
-
-static Node *moe_node(Mo *m, Node *before, const Fact *f, Value *x, int64_t hidden) {
-  const Body *body = fact_body(f, 0);
-  Gate gate = f->weighted ? f->gate : (Gate){GATE_TOPK_SOFTMAX, m->scores, m->scores, false}; /* k == 1: the weight is 1 */
-  const char *stem = *before->scope ? before->scope : "moe";
-  Value *in[8] = {moe_as_matrix(m->g, before, x, m->tokens, hidden), score_matrix(m, before, gate.of)};
-  stack_layer(m, f, FC1, stem, 1, in + 2);
-  stack_layer(m, f, FC2, stem, f->scale, in + 4);
-  if (body->has_fc3) stack_layer(m, f, FC3, stem, 1, in + 6);
   int n_in = 8;
   while (!in[n_in - 1]) n_in--;
-  Node *n = graph_node(m->g, before, OP_MOE, NULL, n_in, in, 1, NULL);
-  node_set_int(n, "k", m->k);
-  node_set_string(n, "gate", gate_names[gate.kind]);
-  node_set_int(n, "normalize", gate.normalize);
-  node_set_string(n, "activation", activation_name(body->act));
-  n->out[0]->dtype = DT_F32;
-  n->out[0]->shape = shape_of(2, (const int64_t[]){m->tokens, hidden});
+  Value *out = graph_value(before->graph, before->out[0]->name, DT_F32, shape);
+  Node *n = graph_node(before->graph, before, OP_MOE, NULL, n_in, in, 1, &out);
+  node_set_int(n, "k", l->k);
+  node_set_string(n, "gate", gate_names[l->gate]);
+  node_set_int(n, "normalize", l->normalize);
+  node_set_string(n, "activation", activation_names[l->act]);
+  if (l->act == ACT_SWIGLU) {
+    node_set_float(n, "alpha", l->alpha);
+    node_set_float(n, "beta", l->beta);
+    node_set_float(n, "limit", l->limit);
+  }
   return n;
+}
+
+void moe_put(struct MoeMemo *memo, Value *v, const MoeLayer *l) {
+  Node *before = v->producer;
+  Value *y = insert_reshape(before, moe_make(memo, before, l)->out[0], &v->shape);
+  for (int i = 0; i < l->n_base; i++)
+    y = insert_value(before, OP_ADD, DT_F32, v->shape, 2, insert_reshape(before, l->base[i], &v->shape), y);
+  value_replace(v, y);
+}
+
+/* Layer `which` of all experts, one behind the other. */
+static Linear *collect(const Mo *m, const Fact *f, int which) {
+  Linear *fc = ctx_array(m->c, (size_t)m->experts, sizeof *fc);
+  for (int64_t e = 0; e < m->experts; e++) fc[e] = fact_body(f, e)->fc[which];
+  return fc;
 }
 
 bool moe_build(Mo *m, Value *v, const Fact *f) {
@@ -119,19 +104,22 @@ bool moe_build(Mo *m, Value *v, const Fact *f) {
   const char *reason = unlike(m, f, hidden);
   if (!reason && m->scores->dtype != DT_F32) reason = "its scores are not of type float";
   if (reason) {
-    moe_blame(m, 9, v->producer, "%s", reason);
+    moe_blame(m, 10000, v->producer, "%s", reason);
     return false;
   }
   if (!m->memo) return true;
   Node *before = v->producer;
-  Value *y = moe_node(m, before, f, body->x, hidden)->out[0];
-  y = moe_reshape(m->g, before, y, &v->shape);
-  for (int i = 0; i < f->n_base; i++) {
-    Value *sum = node_new(m->g, before, OP_ADD, 2, moe_reshape(m->g, before, f->base[i], &v->shape), y)->out[0];
-    sum->dtype = DT_F32;
-    sum->shape = v->shape;
-    y = sum;
-  }
-  value_replace(v, y);
+  Gate gate = f->weighted ? f->gate : (Gate){GATE_TOPK_SOFTMAX, m->scores, m->scores, false}; /* k is 1: so is the weight */
+  MoeLayer l = {.x = body->x, .tokens = m->tokens, .hidden = hidden, .experts = m->experts, .k = m->k, .scale = f->scale};
+  l.scores = score_matrix(m, before, gate.of);
+  l.gate = gate.kind;
+  l.normalize = gate.normalize;
+  l.act = body->act;
+  l.fc[FC1] = collect(m, f, FC1);
+  l.fc[FC2] = collect(m, f, FC2);
+  if (body->has_fc3) l.fc[FC3] = collect(m, f, FC3);
+  l.base = f->base;
+  l.n_base = f->n_base;
+  moe_put(m->memo, v, &l);
   return true;
 }

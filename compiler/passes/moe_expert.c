@@ -33,38 +33,23 @@ Fact *fact_layout(Mo *m, const Node *n, const Fact *f) {
   return r;
 }
 
-/* One range of one dimension, from a Slice with constant operands. */
+/* One range of one dimension; all of the first if there is none. */
 static bool slice_range(const Node *n, int *dim, int64_t *first, int64_t *step, int64_t *count) {
-  const Tensor *starts = node_const(n, 1), *ends = node_const(n, 2), *axes = node_const(n, 3), *steps = node_const(n, 4);
   const Shape *s = &n->in[0]->shape;
-  if (!starts || !ends || (n->n_in > 3 && n->in[3] && !axes) || (n->n_in > 4 && n->in[4] && !steps)) return false;
-  bool found = false;
-  for (int64_t i = 0; i < tensor_count(starts); i++) {
-    int64_t d = axes ? tensor_integer(axes, i) : i, by = steps ? tensor_integer(steps, i) : 1;
-    d += d < 0 ? s->rank : 0;
-    if (d < 0 || d >= s->rank || by < 1) return false;
-    int64_t size = s->dim[d].n, a = tensor_integer(starts, i), b = tensor_integer(ends, i);
-    bool list = s->dim[d].sym || size < 0; /* of unknown length: only the whole of it is understood */
-    if (list && (a != 0 || b < INT32_MAX || by != 1)) return false;
-    if (list) continue;
-    a = a < 0 ? (a + size < 0 ? 0 : a + size) : a > size ? size : a;
-    b = b < 0 ? b + size : b > size ? size : b;
-    int64_t taken = b > a ? (b - a + by - 1) / by : 0;
-    if (taken == size) continue; /* the whole of it */
-    if (found || taken < 1) return false;
-    found = true;
-    *dim = (int)d;
-    *first = a;
-    *step = by;
-    *count = taken;
+  int64_t start[MAX_RANK], counts[MAX_RANK], steps[MAX_RANK];
+  if (s->rank < 1 || !slice_ranges(n, start, counts, steps)) return false;
+  *dim = -1;
+  for (int d = 0; d < s->rank; d++) {
+    if (steps[d] < 1 || counts[d] < 1) return false;
+    if (counts[d] == s->dim[d].n) continue;
+    if (*dim >= 0 || s->dim[d].sym) return false;
+    *dim = d;
   }
-  if (!found) {
-    *dim = 0;
-    *first = 0;
-    *step = 1;
-    *count = s->rank > 0 ? s->dim[0].n : 1;
-  }
-  return s->rank > 0;
+  *dim = *dim < 0 ? 0 : *dim;
+  *first = start[*dim];
+  *step = steps[*dim];
+  *count = counts[*dim];
+  return true;
 }
 
 static bool split_range(const Value *v, int *dim, int64_t *first, int64_t *count) {

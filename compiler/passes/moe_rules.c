@@ -56,10 +56,29 @@ static Fact *rule_mul(Mo *m, Node *n) {
   return broadcast_product(m, n, a, 0, b, 1, false);
 }
 
+/* A flat position over (or modulo) the length of its last axes: the coordinate of the axes before them, or theirs. */
+static Fact *split_coord(Mo *m, const Fact *f, double by, bool modulo) {
+  const Axes *whole = f->coord;
+  if (f->n_coord != 1 || f->offset) return NULL;
+  for (int i = whole->n; i >= 0; i--) {
+    if ((double)axes_count(whole, i, whole->n) != by) continue;
+    Fact *r = fact_copy(m, f);
+    r->coord = ctx_alloc(m->c, sizeof *r->coord);
+    return axes_add_part(r->coord, whole, modulo ? i : 0, modulo ? whole->n : i) ? r : NULL;
+  }
+  return NULL;
+}
+
+static Fact *rule_mod(Mo *m, Node *n) {
+  Fact *f = fact_of(m, n->in[0]);
+  double x;
+  return f && f->kind == FK_COORD && value_is_number(n->in[1], &x) ? split_coord(m, f, x, true) : NULL;
+}
+
 static Fact *rule_div(Mo *m, Node *n) {
   Fact *a = fact_of(m, n->in[0]), *b = fact_of(m, n->in[1]);
   double x;
-  if (a && a->kind == FK_COORD) return NULL;
+  if (a && a->kind == FK_COORD) return value_is_number(n->in[1], &x) ? split_coord(m, a, x, false) : NULL;
   if (a && value_is_number(n->in[1], &x) && x != 0) return scaled(m, n, a, 1 / x);
   return a && b ? broadcast_product(m, n, a, 0, b, 1, true) : NULL;
 }
@@ -300,6 +319,7 @@ Fact *moe_rule(Mo *m, Node *n, int output) {
   case OP_MUL:
   case OP_AND: return rule_mul(m, n);
   case OP_DIV: return rule_div(m, n);
+  case OP_MOD: return rule_mod(m, n);
   case OP_ADD:
   case OP_SUM: return rule_add(m, n);
   case OP_CLIP:

@@ -11,7 +11,7 @@ const Pass passes[] = {
     {"algebra", pass_algebra, "exact cleanups and canonical forms"},
     {"layernorm", pass_layernorm, "decomposed LayerNorm and RMSNorm are recognised"},
     {"gelu", pass_gelu, "decomposed GELU is recognised"},
-    // {"moe", pass_moe, "mixture-of-experts layers are recognised"},
+    {"moe", pass_moe, "mixture-of-experts layers are recognised"},
     {"static", check_static, "every dimension is a number from here on"},
     {"attention", pass_attention, "softmax(q k + mask) v is recognised"},
     {"convbn", pass_convbn, "batch normalisation and padding go into convolutions"},
@@ -40,6 +40,7 @@ static void dump(Graph *g) {
 }
 
 void passes_run(Graph *g, const PassOptions *o) {
+  g->gelu = o->gelu_given ? o->gelu : NULL;
   graph_mark_tasks(g);
   graph_verify(g, "tasks");
   for (size_t i = 0; i < n_passes; i++) {

@@ -9,7 +9,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { MAX_SPATIAL = MAX_RANK - 2, MAX_EXTENT = INT32_MAX };
+enum { MAX_SPATIAL = MAX_RANK - 2, MAX_EXTENT = 1 << 30 /* products of two fit 63 bits */ };
 
 typedef struct {
   int n; /* spatial dimensions */
@@ -254,12 +254,17 @@ static void keep_aspect(const Node *n, const Shape *x, const int *axis, int coun
   bool larger = strcmp(policy, "not_smaller") == 0;
   if (!larger && strcmp(policy, "not_larger") != 0)
     shape_error(n, "keep_aspect_ratio_policy \"%s\" does not exist", policy);
-  double scale = 0;
+  double scale = -1;
   for (int i = 0; i < count; i++) {
+    if (x->dim[axis[i]].n == 0) continue;
     double s = (double)size[i] / (double)x->dim[axis[i]].n;
-    if (i == 0 || (larger ? s > scale : s < scale)) scale = s;
+    if (scale < 0 || (larger ? s > scale : s < scale)) scale = s;
   }
-  for (int i = 0; i < count; i++) size[i] = (int64_t)floor(scale * (double)x->dim[axis[i]].n + 0.5);
+  for (int i = 0; i < count; i++) {
+    double wanted = floor(scale * (double)x->dim[axis[i]].n + 0.5);
+    if (wanted > MAX_EXTENT) shape_error(n, "%g is not a size", wanted);
+    if (x->dim[axis[i]].n) size[i] = (int64_t)wanted;
+  }
 }
 
 bool infer_resize(Node *n) {

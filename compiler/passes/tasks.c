@@ -109,7 +109,7 @@ void tasks_find(Graph *g, const char *const *wanted, size_t n_wanted) {
 /* ---- joining them ---- */
 
 /* The tensor of a bound input: `text` is one number for all elements or one for each, with commas. */
-static Tensor *bound_tensor(Graph *g, const Value *input, const char *text) {
+Tensor *task_bound_tensor(Graph *g, const Value *input, const char *text) {
   Ctx *c = g->ctx;
   if (!shape_known(&input->shape))
     ctx_fail(c, NULL, "input \"%s\" has the shape %s: fix it with --dim before binding it", input->name,
@@ -184,7 +184,7 @@ static void clone_tasks(Clone *k, const Task *first, Value *const *common) {
   memset(k->needed, 0, (size_t)k->from->n_nodes * sizeof *k->needed);
   for (size_t b = 0; b < first->n_bind; b++) {
     Value *input = graph_find(k->from, first->bind[b].input);
-    k->map[input->id] = graph_constant(g, input->name, bound_tensor(g, input, first->bind[b].value));
+    k->map[input->id] = graph_constant(g, input->name, task_bound_tensor(g, input, first->bind[b].value));
   }
   for (size_t t = 0; t < g->n_tasks; t++)
     for (size_t i = 0; same_bindings(&g->tasks[t], first) && i < g->tasks[t].n_outputs; i++)

@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-enum { MOST_ERRORS = 100, MOST_NODES = 1 << 20 };
+enum { MOST_ERRORS = 100, MOST_NODES = 1 << 18 };
 
 /* ---- descriptions ---- */
 

@@ -14,6 +14,7 @@
 
 typedef struct {
   Scanner s;
+  Graph *g; /* of the node; detached nodes belong to it */
   Expr *e;
   int n_in;
   int *named;
@@ -31,13 +32,18 @@ static int read_term(ExprReader *r);
 
 static int read_operation(ExprReader *r) {
   Scanner *s = &r->s;
-  const char *at = s->p, *name = scan_identifier(s);
-  Op op = name ? op_find("", name) : OP_NONE;
+  const char *at = s->p, *domain = "", *name = scan_identifier(s);
+  while (name && scan_accept(s, '.')) {
+    domain = *domain ? ctx_format(s->ctx, "%s.%s", domain, name) : name;
+    name = scan_identifier(s);
+  }
+  Op op = name ? op_find(domain, name) : OP_NONE;
   if (op == OP_NONE || !op_is_elementwise(op)) scan_fail(s, at, "%s is not an elementwise operator", name ? name : "this");
   Node *n = ctx_alloc(s->ctx, sizeof *n);
   n->op = op;
   n->name = n->scope = "";
   n->op_type = op_info(op)->name;
+  n->graph = r->g;
   if (scan_accept(s, '<')) {
     size_t cap = 0;
     do {
@@ -54,6 +60,7 @@ static int read_operation(ExprReader *r) {
     step.arg[args++] = read_term(r);
   } while (scan_accept(s, ','));
   scan_expect(s, ')');
+  n->n_in = n->n_own = args;
   const OpInfo *info = op_info(op);
   if (args < info->min_inputs || (info->max_inputs >= 0 && args > info->max_inputs))
     scan_fail(s, at, "%s with %d operands", name, args);
@@ -92,8 +99,9 @@ static int read_term(ExprReader *r) {
   return result;
 }
 
-Expr *text_read_expr(Ctx *c, const char *text, const char *origin, int n_in) {
-  ExprReader r = {.s = scan_start(c, text, origin), .e = ctx_alloc(c, sizeof(Expr)), .n_in = n_in};
+Expr *text_read_expr(Graph *g, const char *text, const char *origin, int n_in) {
+  Ctx *c = g->ctx;
+  ExprReader r = {.s = scan_start(c, text, origin), .g = g, .e = ctx_alloc(c, sizeof(Expr)), .n_in = n_in};
   Scanner *s = &r.s;
   r.e->dtype = DT_F32;
   for (;;) {
@@ -131,7 +139,8 @@ typedef struct {
 static void print_term(ExprPrinter *p, int i);
 
 static void print_operation(ExprPrinter *p, const ExprStep *s) {
-  text_add(&p->text, "%s", op_info(s->op->op)->name);
+  const OpInfo *info = op_info(s->op->op);
+  text_add(&p->text, "%s%s%s", info->domain, *info->domain ? "." : "", info->name);
   for (size_t i = 0; i < s->op->n_attr; i++) {
     text_add(&p->text, i ? ", " : "<");
     text_attr(&p->text, &s->op->attr[i]);

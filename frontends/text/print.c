@@ -13,7 +13,8 @@ typedef struct {
   Text *out;
   const Graph *g;
   const TextStyle *style;
-  const char **name; /* by value id */
+  const char **name; /* by value id; NULL: the value's own. Renaming: equal constants get one name */
+  bool *repeated;    /* by value id: a constant that has been named before */
   int depth;
 } Printer;
 
@@ -153,7 +154,8 @@ static void attr_value(Text *t, const Attr *a, size_t i) {
 void text_attr(Text *t, const Attr *a) {
   static const char *const kinds[] = {"int", "float", "string", "ints", "floats", "strings", "tensor", "graph"};
   text_add(t, "%s: %s = ", a->name, kinds[a->kind]);
-  if (a->kind != ATTR_INTS && a->kind != ATTR_FLOATS && a->kind != ATTR_STRINGS) {
+  bool is_list = a->kind == ATTR_INTS || a->kind == ATTR_FLOATS || a->kind == ATTR_STRINGS;
+  if (!is_list) {
     attr_value(t, a, 0);
     return;
   }
@@ -165,19 +167,26 @@ void text_attr(Text *t, const Attr *a) {
   text_add(t, "]");
 }
 
-static bool is_list(const Attr *a) { return a->kind == ATTR_INTS || a->kind == ATTR_FLOATS || a->kind == ATTR_STRINGS; }
+static int by_name(const void *a, const void *b) {
+  return strcmp((*(const Attr *const *)a)->name, (*(const Attr *const *)b)->name);
+}
 
+/* In order of their names; `own` only where the node has operands beyond the operator's. */
 static void print_attrs(Text *t, const Node *n) {
   const char *sep = " <";
+  const Attr **sorted = ctx_array(t->ctx, n->n_attr + 1, sizeof *sorted);
+  for (size_t i = 0; i < n->n_attr; i++) sorted[i] = &n->attr[i];
+  qsort(sorted, n->n_attr, sizeof *sorted, by_name);
   for (size_t i = 0; i < n->n_attr; i++) {
-    if (is_list(&n->attr[i]) && n->attr[i].n == 0 && n->attr[i].kind == ATTR_STRINGS) continue; /* unreadable, says nothing */
+    if (sorted[i]->kind == ATTR_STRINGS && sorted[i]->n == 0) continue; /* unreadable, says nothing */
     text_add(t, "%s", sep);
-    text_attr(t, &n->attr[i]);
+    text_attr(t, sorted[i]);
     sep = ", ";
   }
   if (n->expr) {
-    text_add(t, "%sown: int = %d, expr: string = ", sep, n->n_own);
-    text_quoted(t, text_of_expr(n->graph->ctx, n->expr));
+    text_add(t, "%sexpr: string = ", sep);
+    text_quoted(t, text_of_expr(t->ctx, n->expr));
+    if (n->n_own != n->n_in) text_add(t, ", own: int = %d", n->n_own);
     sep = ", ";
   }
   if (*sep == ',') text_add(t, ">");
@@ -260,6 +269,7 @@ static void each_inner(Printer *p, void (*fn)(Printer *p, Value *v, void *arg), 
 static void print_inner(Printer *p, Value *v, void *arg) {
   const char **sep = arg;
   if (!v->tensor && (!p->style->types || v->dtype == DT_NONE)) return;
+  if (p->repeated && p->repeated[v->id]) return;
   text_add(p->out, "%s", *sep);
   indent(p, 1);
   print_type(p, v->dtype, &v->shape);
@@ -276,6 +286,13 @@ static void rename_inner(Printer *p, Value *v, void *arg) {
   int *count = arg; /* of constants, of others */
   bool is_constant = v->tensor != NULL;
   if (v->is_output) return;
+  for (size_t i = 0; is_constant && i < p->g->n_values; i++) {
+    Value *other = p->g->values[i];
+    if (!p->name[other->id] || !other->tensor || !tensor_equal(other->tensor, v->tensor)) continue;
+    p->name[v->id] = p->name[other->id];
+    p->repeated[v->id] = true;
+    return;
+  }
   p->name[v->id] = ctx_format(p->g->ctx, "%c%d", is_constant ? 'c' : 'v', count[is_constant]++);
 }
 
@@ -333,6 +350,7 @@ void text_print_styled(Graph *g, Text *out, const TextStyle *style) {
   if (style->rename) {
     int count[2] = {0, 0};
     p.name = ctx_array(g->ctx, g->n_values + 1, sizeof(char *));
+    p.repeated = ctx_array(g->ctx, g->n_values + 1, sizeof(bool));
     each_inner(&p, rename_inner, count);
   }
   print_header(&p);

@@ -430,7 +430,7 @@ static void attach_attrs(Reader *r, Node *n, const AttrList *attrs, const char *
     }
   }
   n->n_own = own;
-  if (expr) n->expr = text_read_expr(r->s.ctx, expr, ctx_format(r->s.ctx, "%s: expr", scan_place(&r->s, at)), n->n_in);
+  if (expr) n->expr = text_read_expr(r->g, expr, ctx_format(r->s.ctx, "%s: expr", scan_place(&r->s, at)), n->n_in);
 }
 
 static void read_node(Reader *r) {

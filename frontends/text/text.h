@@ -53,7 +53,7 @@ Attr text_read_attr(Scanner *s, Op op);
 
 /* ---- expr.c: Node.expr as text -------------------------------------------------------------------------------------- */
 
-Expr *text_read_expr(Ctx *c, const char *text, const char *origin, int n_in);
+Expr *text_read_expr(Graph *g, const char *text, const char *origin, int n_in);
 char *text_of_expr(Ctx *c, const Expr *e);
 
 /* ---- print.c --------------------------------------------------------------------------------------------------------- */

@@ -63,7 +63,7 @@ def supported_operators() -> dict[tuple[str, str], Operator]:
     text = subprocess.run([str(MOECC), "ops", "--json"], check=True, capture_output=True, text=True).stdout
     rows = json.loads(text)
     operators = [
-        Operator(r["operator"], r["domain"], r["since"], r["until"], frozenset(r["types"].split(", "))) for r in rows
+        Operator(r["op"], r["domain"], r["since"], r["until"], frozenset(r["types"].split(", "))) for r in rows
     ]
     return {(o.domain, o.name): o for o in operators}
 

@@ -1,0 +1,223 @@
+/* One table of options: what each means, which commands take it, and where its value goes. */
+#include "cli/cli.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct {
+  const char *name;
+  const char *value;   /* what --help calls it; NULL: takes none */
+  unsigned commands;
+  void (*set)(Options *o, const char *value);
+  const char *help;
+} OptionInfo;
+
+_Noreturn static void usage_error(Options *o, const char *fmt, const char *a, const char *b) {
+  Text t = {.ctx = o->ctx};
+  text_add(&t, fmt, a, b);
+  ctx_fail_status(o->ctx, EXIT_USAGE, "%s", t.text);
+}
+
+static void append(Options *o, const char *const **list, size_t *n, const char *value) {
+  const char **bigger = ctx_array(o->ctx, *n + 1, sizeof *bigger);
+  if (*n) memcpy(bigger, *list, *n * sizeof *bigger);
+  bigger[(*n)++] = value;
+  *list = bigger;
+}
+
+static int64_t whole_number(Options *o, const char *option, const char *text, int64_t least) {
+  char *end;
+  errno = 0;
+  long long x = strtoll(text, &end, 10);
+  if (errno || end == text || *end || x < least)
+    usage_error(o, least > 0 ? "%s wants a whole number from 1 on, not \"%s\"" : "%s wants a whole number, not \"%s\"", option, text);
+  return x;
+}
+
+static double real_number(Options *o, const char *option, const char *text) {
+  char *end;
+  double x = strtod(text, &end);
+  if (end == text || *end || !(x >= 0)) usage_error(o, "%s wants a number from 0 on, not \"%s\"", option, text);
+  return x;
+}
+
+static const char *one_of(Options *o, const char *option, const char *value, const char *const *choices) {
+  for (const char *const *c = choices; *c; c++)
+    if (strcmp(*c, value) == 0) return *c;
+  Text t = {.ctx = o->ctx};
+  for (const char *const *c = choices; *c; c++) text_add(&t, "%s%s", c == choices ? "" : ", ", *c);
+  usage_error(o, ctx_format(o->ctx, "%s wants one of %s, not \"%%s\"%%s", option, t.text), value, "");
+}
+
+/* ---- what each option sets ---- */
+
+static void set_out(Options *o, const char *v) { o->out = v; }
+static void set_name(Options *o, const char *v) { o->compile.name = v; }
+static void set_bind(Options *o, const char *v) {
+  if (!strchr(v, '=') || v[0] == '=') usage_error(o, "--bind wants INPUT=VALUE, not \"%s\"%s", v, "");
+  append(o, &o->compile.bind, &o->compile.n_bind, v);
+}
+static void set_input(Options *o, const char *v) {
+  if (!strchr(v, '=') || v[0] == '=') usage_error(o, "--input wants NAME=FILE, not \"%s\"%s", v, "");
+  append(o, &o->input, &o->n_inputs, v);
+}
+static void set_task(Options *o, const char *v) {
+  while (*v) {
+    size_t n = strcspn(v, ",");
+    append(o, &o->compile.tasks, &o->compile.n_tasks, ctx_strndup(o->ctx, v, n));
+    v += n + (v[n] == ',');
+  }
+}
+static void set_dim(Options *o, const char *v) {
+  const char *equals = strchr(v, '=');
+  if (!equals || equals == v) usage_error(o, "--dim wants NAME=N, not \"%s\"%s", v, "");
+  DimBinding *bigger = ctx_array(o->ctx, o->compile.n_dims + 1, sizeof *bigger);
+  if (o->compile.n_dims) memcpy(bigger, o->compile.dims, o->compile.n_dims * sizeof *bigger);
+  bigger[o->compile.n_dims++] = (DimBinding){ctx_strndup(o->ctx, v, (size_t)(equals - v)), whole_number(o, "--dim", equals + 1, 1)};
+  o->compile.dims = bigger;
+}
+static void set_target(Options *o, const char *v) {
+  static const char *const later[] = {"cortex-m7", "cortex-m55", "wasm32"};
+  o->compile.target = target_find(v);
+  if (o->compile.target) return;
+  for (size_t i = 0; i < sizeof later / sizeof *later; i++)
+    if (strcmp(later[i], v) == 0) usage_error(o, "--target %s is not built yet%s", v, "");
+  Text t = {.ctx = o->ctx};
+  text_add(&t, "native");
+  for (size_t i = 0; target_at(i); i++) text_add(&t, ", %s", target_at(i)->name);
+  usage_error(o, "there is no target \"%s\"; there are: %s", v, t.text);
+}
+static void set_weights(Options *o, const char *v) {
+  static const char *const choices[] = {"file", "embed", "stream", NULL};
+  o->compile.weights = one_of(o, "--weights", v, choices)[0] == 'f' ? WEIGHTS_FILE : v[0] == 'e' ? WEIGHTS_EMBED : WEIGHTS_STREAM;
+}
+static void set_precision(Options *o, const char *v) {
+  static const char *const choices[] = {"f32", "bf16", "int8", NULL};
+  if (strcmp(one_of(o, "--precision", v, choices), "f32") != 0) usage_error(o, "--precision %s is not built yet; f32 is%s", v, "");
+}
+static void set_moe(Options *o, const char *v) {
+  static const char *const choices[] = {"expert-major", "token-major", NULL};
+  o->compile.token_major = one_of(o, "--moe", v, choices)[0] == 't';
+}
+static void set_gelu(Options *o, const char *v) {
+  static const char *const choices[] = {"model", "erf", "tanh", NULL};
+  o->compile.passes.gelu = one_of(o, "--gelu", v, choices)[0] == 'm' ? NULL : v;
+}
+static void set_strict(Options *o, const char *v) { (void)v, o->compile.passes.strict = true; }
+static void set_dump(Options *o, const char *v) {
+  if (!pass_find(v)) {
+    Text t = {.ctx = o->ctx};
+    for (size_t i = 0; i < n_passes; i++) text_add(&t, "%s%s", i ? ", " : "", passes[i].name);
+    usage_error(o, "there is no pass \"%s\"; there are: %s", v, t.text);
+  }
+  o->compile.passes.dump = v;
+}
+static void set_engine(Options *o, const char *v) {
+  static const char *const choices[] = {"cc", "tcc", NULL};
+  o->engine = one_of(o, "--engine", v, choices)[0] == 't' ? ENGINE_TCC : ENGINE_CC;
+}
+static void set_layers(Options *o, const char *v) { (void)v, o->layers = true; }
+static void set_json(Options *o, const char *v) { (void)v, o->json = true; }
+static void set_text(Options *o, const char *v) { (void)v, o->text = true; }
+static void set_quiet(Options *o, const char *v) { (void)v, o->quiet = true; }
+static void set_verbose(Options *o, const char *v) { (void)v, o->verbose = true; }
+static void set_rtol(Options *o, const char *v) { o->rtol = real_number(o, "--rtol", v), o->tolerance_given = true; }
+static void set_atol(Options *o, const char *v) { o->atol = real_number(o, "--atol", v), o->tolerance_given = true; }
+static void set_threads(Options *o, const char *v) {
+  o->threads = (long)whole_number(o, "--threads", v, 1);
+  if (o->threads > 64) usage_error(o, "%s wants at most 64, not %s", "--threads", v);
+}
+static void set_runs(Options *o, const char *v) { o->runs = (long)whole_number(o, "--runs", v, 1); }
+static void set_later(Options *o, const char *v) { (void)v, usage_error(o, "%s is not built yet%s", o->option, ""); }
+
+enum {
+  MODEL = FOR_COMPILE | FOR_RUN | FOR_VERIFY | FOR_BENCH | FOR_INSPECT,
+  RUNS = FOR_RUN | FOR_VERIFY | FOR_BENCH
+};
+
+static const OptionInfo options[] = {
+    {"-o", "PATH", FOR_COMPILE | FOR_RUN, set_out, "compile: the folder to write; run: the folder for outputs"},
+    {"--name", "N", FOR_COMPILE, set_name, "name of the network in the C (default: the model file's name)"},
+    {"--task", "T[,T...]", MODEL, set_task, "only these tasks (default: all)"},
+    {"--bind", "INPUT=VALUE", MODEL, set_bind, "make an input a constant: one number, or one for each element with commas"},
+    {"--dim", "NAME=N", MODEL, set_dim, "fix a free dimension"},
+    {"--target", "T", FOR_COMPILE | FOR_BENCH | FOR_RUN, set_target, "machine to make code for (default: native)"},
+    {"--weights", "MODE", FOR_COMPILE, set_weights, "file, embed or stream (default: file)"},
+    {"--stream-buffer", "BYTES", FOR_COMPILE, set_later, "not built yet: buffers are as large as the largest unit"},
+    {"--resident", "BYTES", FOR_COMPILE, set_later, "not built yet"},
+    {"--precision", "P", FOR_COMPILE, set_precision, "f32 (bf16 and int8 are not built yet)"},
+    {"--moe", "ORDER", FOR_COMPILE | RUNS, set_moe, "expert-major or token-major (default: expert-major)"},
+    {"--gelu", "FORM", MODEL, set_gelu, "GELU of com.microsoft::MoE nodes: model, erf or tanh (default: erf)"},
+    {"--strict", NULL, MODEL, set_strict, "NaN or infinite weights are errors, not warnings"},
+    {"--dump", "PASS", FOR_COMPILE | FOR_INSPECT, set_dump, "print the graph in ONNX's text syntax after a pass"},
+    {"--engine", "E", RUNS, set_engine, "cc (clang, else gcc) or tcc (default: cc)"},
+    {"--input", "NAME=FILE", FOR_RUN, set_input, "an input: .npy, .pb, or for pictures .png, .jpg"},
+    {"--trace", "FILE", FOR_RUN, set_later, "not built yet"},
+    {"--rtol", "R", FOR_VERIFY, set_rtol, "with --atol ONNX's rule |a-b| <= A + R|b| (default: max|a-b| <= 1e-5 max|b|)"},
+    {"--atol", "A", FOR_VERIFY, set_atol, "see --rtol"},
+    {"--layers", NULL, FOR_VERIFY, set_layers, "compare layer by layer with the unoptimised graph, name the first that differs"},
+    {"--threads", "N", RUNS, set_threads, "threads (default: 1)"},
+    {"--runs", "N", FOR_BENCH, set_runs, "timed calls after one warm-up (default: 20)"},
+    {"--json", NULL, FOR_BENCH | FOR_INSPECT | FOR_OPS | FOR_VERIFY, set_json, "machine-readable output"},
+    {"--kernels", NULL, FOR_BENCH, set_later, "not built yet"},
+    {"--text", NULL, FOR_INSPECT, set_text, "the graph in ONNX's text syntax"},
+    {"--html", "FILE", FOR_INSPECT, set_later, "not built yet"},
+    {"--quiet", NULL, FOR_ALL, set_quiet, "no warnings"},
+    {"--verbose", NULL, FOR_ALL, set_verbose, "say what is being done"},
+};
+enum { N_OPTIONS = sizeof options / sizeof *options };
+
+void options_help(Command command, FILE *f) {
+  fprintf(f, "options:\n");
+  for (int i = 0; i < N_OPTIONS; i++) {
+    if (!(options[i].commands & command)) continue;
+    char left[40];
+    snprintf(left, sizeof left, "%s %s", options[i].name, options[i].value ? options[i].value : "");
+    fprintf(f, "  %-24s %s\n", left, options[i].help);
+  }
+  if (command & FOR_COMPILE) {
+    fprintf(f, "  --no-PASS                leave out a pass:");
+    for (size_t i = 0; i < n_passes; i++) fprintf(f, " %s", passes[i].name);
+    fprintf(f, "\n");
+  }
+}
+
+static const OptionInfo *find_option(const char *name) {
+  for (int i = 0; i < N_OPTIONS; i++)
+    if (strcmp(options[i].name, name) == 0) return &options[i];
+  return NULL;
+}
+
+static void read_option(Options *o, Command command, char **argv, int *i) {
+  char *name = argv[*i], *equals = strncmp(name, "--", 2) == 0 ? strchr(name, '=') : NULL;
+  if (equals) name = ctx_strndup(o->ctx, name, (size_t)(equals - name));
+  if (strncmp(name, "--no-", 5) == 0 && (command & MODEL) && pass_find(name + 5)) {
+    append(o, &o->compile.passes.disabled, &o->compile.passes.n_disabled, name + 5);
+    return;
+  }
+  const OptionInfo *option = find_option(name);
+  if (!option || !(option->commands & (unsigned)command)) usage_error(o, "there is no option %s here; see --help%s", name, "");
+  o->option = option->name;
+  if (!option->value) {
+    if (equals) usage_error(o, "%s takes no value%s", name, "");
+    option->set(o, NULL);
+    return;
+  }
+  const char *value = equals ? equals + 1 : argv[*i + 1];
+  if (!value) usage_error(o, "%s wants a value: %s", name, option->value);
+  if (!equals) ++*i;
+  option->set(o, value);
+}
+
+void options_read(Options *o, Command command, int argc, char **argv) {
+  o->compile.target = target_find("native");
+  o->threads = 1;
+  o->runs = 20;
+  for (int i = 0; i < argc; i++) {
+    if (argv[i][0] == '-' && argv[i][1]) read_option(o, command, argv, &i);
+    else if (o->n_arguments == 2) usage_error(o, "\"%s\" is one argument too many%s", argv[i], "");
+    else o->argument[o->n_arguments++] = argv[i];
+  }
+  o->compile.model = o->argument[0];
+}

@@ -1,0 +1,256 @@
+/* Conv and ConvTranspose. Constant float weights: channels-last in and out, by implicit matrix multiplication (conv), as a
+ * plain matrix multiplication where a pixel's taps are contiguous and no pixel is shared (matmul), or depthwise
+ * (conv_depthwise). Anything else: conv_any, conv_transpose.
+ *
+ * The shape rules have made the window explicit: kernel_shape, strides, dilations and pads are there in full.
+ */
+#include "gemm.h"
+
+#include <string.h>
+
+enum { FEW_CHANNELS = 16 }; /* below, a copy with its padding in place pays: whole kernel rows become one run */
+
+/* One to three spatial dimensions, aligned at the last (z, y, x); missing ones are of size 1. */
+typedef struct {
+  int64_t images, c, groups, n; /* c input channels and n output channels of a group */
+  int64_t in[3], out[3], taps[3], stride[3], step[3], pad[3];
+  int64_t image_stride, channel_stride, in_stride[3]; /* of x */
+  bool padded_x;                                      /* taps reach beyond x's lines */
+} Window;
+
+static int64_t attr_at(const Node *n, const char *name, int i, int64_t fallback) {
+  const int64_t *v;
+  return (size_t)i < node_ints(n, name, &v) ? v[i] : fallback;
+}
+
+static void set_x(Window *w, const View *x) {
+  int spatial = x->rank - 2;
+  w->image_stride = x->stride[0];
+  w->channel_stride = x->stride[1];
+  for (int d = 3 - spatial; d < 3; d++) w->in_stride[d] = x->stride[2 + d - (3 - spatial)];
+}
+
+static Window window_of(Program *p, const Node *n) {
+  const Shape *x = &n->in[0]->shape, *k = &n->in[1]->shape, *y = &n->out[0]->shape;
+  int spatial = x->rank - 2;
+  if (spatial > 3) ctx_fail(p->ctx, n, "%d spatial dimensions: at most three are supported", spatial);
+  Window w = {.images = x->dim[0].n, .groups = node_int(n, "group", 1)};
+  w.c = x->dim[1].n / w.groups;
+  w.n = y->dim[1].n / w.groups;
+  for (int d = 0; d < 3; d++) {
+    int i = d - (3 - spatial);
+    bool real = i >= 0;
+    w.in[d] = real ? x->dim[2 + i].n : 1;
+    w.out[d] = real ? y->dim[2 + i].n : 1;
+    w.taps[d] = real ? k->dim[2 + i].n : 1;
+    w.stride[d] = real ? attr_at(n, "strides", i, 1) : 1;
+    w.step[d] = real ? attr_at(n, "dilations", i, 1) : 1;
+    w.pad[d] = real ? attr_at(n, "pads", i, 0) : 0;
+  }
+  int64_t reach = (w.out[2] - 1) * w.stride[2] + (w.taps[2] - 1) * w.step[2] - w.pad[2];
+  w.padded_x = w.pad[2] > 0 || reach >= w.in[2];
+  return w;
+}
+
+static const int CHANNELS_LAST[4][MAX_RANK] = {{0}, {0, 2, 1}, {0, 2, 3, 1}, {0, 2, 3, 4, 1}};
+
+static int64_t positions(const Window *w) { return w->images * w->out[0] * w->out[1] * w->out[2]; }
+static int64_t all_taps(const Window *w) { return w->taps[0] * w->taps[1] * w->taps[2]; }
+
+/* The fused expression with the bias, which varies along the channels, in front. */
+static Epilogue conv_epilogue(Program *p, Node *n) {
+  int rank = n->out[0]->shape.rank;
+  int64_t dim[MAX_RANK];
+  value_dims(p->ctx, n, n->out[0], dim);
+  View bias;
+  bool has_bias = n->n_own > 2 && n->in[2];
+  if (has_bias) {
+    bias = low_view(p, n->in[2]);
+    bias.rank = rank - 1;
+    for (int i = 1; i < bias.rank; i++) {
+      bias.dim[i] = 1;
+      bias.stride[i] = 0;
+    }
+  }
+  Node *with = gemm_with_bias(p, n, 1, has_bias ? &bias : NULL);
+  return low_epilogue(p, with, rank, dim, CHANNELS_LAST[rank - 2]);
+}
+
+/* ---- as a matrix multiplication over pixels --------------------------------------------------------------------------- */
+
+static bool is_pointwise(const Window *w) {
+  if (w->groups != 1) return false;
+  for (int d = 0; d < 3; d++)
+    if (w->taps[d] != 1 || w->stride[d] != 1 || w->pad[d] || w->in[d] != w->out[d]) return false;
+  return true;
+}
+
+static bool lower_pointwise(Program *p, Node *n, const Window *w, const View *x) {
+  View turned = view_transpose(x, CHANNELS_LAST[x->rank - 2]), flat;
+  const int64_t dim[2] = {positions(w), w->c};
+  if (!is_pointwise(w) || !view_reshape(&turned, 2, dim, &flat) || flat.stride[0] < 0) return false;
+  if (w->c > 1 && flat.stride[1] != 1) return false;
+  View y = low_output(p, n->out[0], CHANNELS_LAST[x->rank - 2]);
+  Epilogue e = conv_epilogue(p, n);
+  gemm_matmul(p, n, &flat, n->in[1]->tensor, (Matrix){w->c, w->n, 1, w->c, 0}, &y, &e);
+  return true;
+}
+
+/* ---- implicit matrix multiplication ----------------------------------------------------------------------------------- */
+
+/* A copy of x with zeros beside its lines, as far as the taps reach. */
+static View pad_lines(Program *p, Node *n, Window *w, const View *x) {
+  int64_t reach = (w->out[2] - 1) * w->stride[2] + (w->taps[2] - 1) * w->step[2] + 1, last = x->rank - 1, count = 1;
+  int64_t width = reach > w->in[2] + w->pad[2] ? reach : w->in[2] + w->pad[2];
+  View wide = *x;
+  wide.dim[last] = width;
+  for (int i = 0; i < x->rank; i++) count *= wide.dim[i];
+  View memory = low_temp(p, "padded", DT_F32, count);
+  wide.storage = memory.storage;
+  wide.constant = NULL;
+  wide.offset = 0;
+  int64_t stride = 1;
+  for (int i = x->rank - 1; i >= 0; i--) {
+    int d = CHANNELS_LAST[x->rank - 2][i];
+    wide.stride[d] = stride;
+    stride *= wide.dim[d];
+  }
+  low_fill(p, n, 0, &wide);
+  View inner = view_slice(&wide, (int)last, w->pad[2], w->in[2], 1);
+  low_copy(p, n, x, &inner);
+  w->in[2] = width;
+  w->pad[2] = 0;
+  w->padded_x = false;
+  return wide;
+}
+
+/* What the kernel's table `shape` holds. */
+static void conv_table(const Window *w, int from, int64_t *table) {
+  int64_t *t = table;
+  *t++ = w->images;
+  for (int d = from; d < 3; d++) *t++ = w->in[d];
+  *t++ = w->image_stride;
+  for (int d = from; d < 3; d++) *t++ = w->in_stride[d];
+  const int64_t *const lists[] = {w->out, w->taps, w->stride, w->step, w->pad};
+  for (size_t l = 0; l < sizeof lists / sizeof *lists; l++)
+    for (int d = from; d < 3; d++) *t++ = lists[l][d];
+}
+
+static void lower_implicit(Program *p, Node *n, Window w, View x) {
+  if (w.groups == 1 && w.c < FEW_CHANNELS && w.taps[2] > 1 && w.step[2] == 1 && w.padded_x) x = pad_lines(p, n, &w, &x);
+  set_x(&w, &x);
+  int64_t taps = all_taps(&w), macs = positions(&w) * w.groups * w.n * taps * w.c, c = w.c, length = w.c;
+  View y = low_output(p, n->out[0], CHANNELS_LAST[x.rank - 2]);
+  Epilogue e = conv_epilogue(p, n);
+  Tile tile = gemm_tile(p->target, positions(&w), w.n);
+  if (w.groups == 1 && w.step[2] == 1 && !w.padded_x && w.in_stride[2] == w.c) { /* a kernel row is one run */
+    length = w.taps[2] * w.c;
+    w.taps[2] = 1;
+  }
+  int64_t block = gemm_block(p->target, tile, positions(&w), w.c * w.groups * w.stride[1] * w.stride[2], w.n * w.groups);
+  int64_t pointers = all_taps(&w), most = p->target->l2 / 4 / 8 / pointers;
+  if (block > most) block = most > tile.mr ? most : tile.mr;
+  int64_t scratch = round_up((block * pointers + length / 2 + 1) * 8, 64), table[23];
+  conv_table(&w, 0, table);
+  Step *s = low_call(p, n, gemm_kernel(p, "conv", tile, &e));
+  s->macs = macs;
+  low_read(s, &x);
+  gemm_conv_weight(p, s, n->in[1]->tensor, w.groups, w.n, c, taps, tile);
+  low_write(s, &y);
+  low_operands(s, &e);
+  low_scratch_each(s, DT_I64, scratch);
+  low_size(s, scratch / 8);
+  low_table(s, table, 23);
+  low_size(s, length);
+  low_size(s, c);
+  low_size(s, w.groups);
+  low_size(s, w.n);
+  low_size(s, block);
+}
+
+/* ---- depthwise ---------------------------------------------------------------------------------------------------------- */
+
+static void write_depthwise(const UnitPart *part, int64_t expert, void *dst) {
+  (void)expert;
+  int64_t channels = part->param[0], taps = part->param[1], row = part->param[2];
+  float *out = dst;
+  for (int64_t t = 0; t < taps; t++, out += row)
+    for (int64_t c = 0; c < channels; c++) out[c] = gemm_number(part->source, c * taps + t);
+}
+
+static void lower_depthwise(Program *p, Node *n, const Window *w, const View *x) {
+  enum { PIXELS = 8 };
+  int64_t taps = all_taps(w), row = round_up(w->groups, p->target->lanes), table[16];
+  View y = low_output(p, n->out[0], CHANNELS_LAST[x->rank - 2]);
+  Epilogue e = conv_epilogue(p, n);
+  const Hole holes[] = {e.function ? (Hole){"EPILOGUE", e.function} : (Hole){0}, {0}};
+  Step *s = low_call(p, n, low_kernel(p, "conv_depthwise", ctx_format(p->ctx, "conv_depthwise_f32%s", e.suffix), holes));
+  s->macs = positions(w) * w->groups * taps;
+  conv_table(w, 1, table);
+  low_read(s, x);
+  const int64_t param[6] = {w->groups, taps, row};
+  low_weight(p, s, DT_F32, taps * row * 4, n->in[1]->tensor, write_depthwise, param, LAYOUT_DEPTHWISE);
+  low_write(s, &y);
+  low_operands(s, &e);
+  int64_t scratch = round_up((taps * PIXELS + w->groups / 2 + 1) * 8, 64);
+  low_scratch_each(s, DT_I64, scratch);
+  low_size(s, scratch / 8);
+  low_table(s, table, 16);
+  low_size(s, w->groups);
+  low_size(s, row);
+}
+
+/* ---- the rest ----------------------------------------------------------------------------------------------------------- */
+
+/* conv_any and conv_transpose, which have the same parameters. */
+static void lower_plain(Program *p, Node *n, const char *template) {
+  no_expression(p, n);
+  Window w = window_of(p, n);
+  DType t = n->out[0]->dtype;
+  View x = low_view(p, n->in[0]), k = low_packed(p, n->in[1]), y = low_output(p, n->out[0], NULL);
+  set_x(&w, &x);
+  const int64_t head[] = {w.images, w.groups, w.c, w.n, w.image_stride, w.channel_stride};
+  int64_t table[6 + 7 * 3];
+  memcpy(table, head, sizeof head);
+  const int64_t *const lists[] = {w.in, w.in_stride, w.out, w.taps, w.stride, w.step, w.pad};
+  for (int l = 0; l < 7; l++) memcpy(table + 6 + 3 * l, lists[l], 3 * sizeof *table);
+  const Hole holes[] = {{"T", dtype_c(t)}, {0}};
+  Step *s = low_call(p, n, low_kernel(p, template, ctx_format(p->ctx, "%s_%s", template, dtype_short(t)), holes));
+  s->macs = positions(&w) * w.groups * w.n * w.c * all_taps(&w);
+  low_read(s, &x);
+  low_read(s, &k);
+  if (n->n_own > 2 && n->in[2]) {
+    View bias = low_packed(p, n->in[2]);
+    low_read(s, &bias);
+  } else {
+    low_null(s, t);
+  }
+  low_write(s, &y);
+  low_table(s, table, 6 + 7 * 3);
+}
+
+void lower_conv(Program *p, Node *n) {
+  int64_t count = shape_count(&n->out[0]->shape), inputs = shape_count(&n->in[0]->shape);
+  if (count == 0) {
+    low_output(p, n->out[0], NULL);
+    return;
+  }
+  if (n->out[0]->dtype != DT_F32 || !n->in[1]->tensor || inputs == 0) {
+    lower_plain(p, n, "conv_any");
+    return;
+  }
+  Window w = window_of(p, n);
+  View x = low_view(p, n->in[0]);
+  bool few = w.groups == 1 && w.c < FEW_CHANNELS && w.taps[2] > 1 && w.step[2] == 1 && w.padded_x;
+  if (!few && x.dim[1] > 1 && x.stride[1] != 1) x = low_order(p, n->in[0], CHANNELS_LAST[x.rank - 2]);
+  set_x(&w, &x);
+  if (lower_pointwise(p, n, &w, &x)) return;
+  if (w.groups > 1 && w.c == 1 && w.n == 1 && w.taps[0] == 1 && w.in[0] == 1 && w.stride[0] == 1 && !w.pad[0])
+    lower_depthwise(p, n, &w, &x);
+  else lower_implicit(p, n, w, x);
+}
+
+void lower_conv_transpose(Program *p, Node *n) {
+  if (shape_count(&n->out[0]->shape) == 0) low_output(p, n->out[0], NULL);
+  else lower_plain(p, n, "conv_transpose");
+}
