@@ -62,7 +62,7 @@ run_tests() {
   python_packages
   cmake --preset release -DMOECC_TESTS=ON >/dev/null
   cmake --build --preset release
-  tests/run.sh build "$venv/bin/python"
+  "$venv/bin/python" tests/run.py build
 }
 
 sanitize() {
@@ -70,7 +70,7 @@ sanitize() {
   python_packages
   cmake --preset sanitize >/dev/null
   cmake --build --preset sanitize
-  tests/run.sh build-sanitize "$venv/bin/python"
+  "$venv/bin/python" tests/run.py build-sanitize ctest
 }
 
 not_yet() { say "./build.sh $1 is not built yet."; exit 2; }

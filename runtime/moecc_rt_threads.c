@@ -16,19 +16,24 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SPINS = 2000 };
-
-/* A counter that is changed under a mutex and may be watched without. tcc has no atomics: there nothing is watched, and
- * a waiting thread takes the mutex at once. */
+/* Counters that threads watch without holding a lock; all accesses to them are in one order that every thread sees. tcc
+ * has no atomics: there a lock around each access does the same, slowly, and nothing spins. */
 #ifdef __TINYC__
-enum { CAN_WATCH = 0 };
-static unsigned watch(const unsigned *p) { return *p; }
-static void publish(unsigned *p, unsigned v) { *p = v; }
+enum { SPINS = 0 };
+static pthread_mutex_t counter_lock = PTHREAD_MUTEX_INITIALIZER;
+static unsigned counter_add(unsigned *p, unsigned n) {
+  unsigned v;
+  (void)pthread_mutex_lock(&counter_lock);
+  v = *p += n;
+  (void)pthread_mutex_unlock(&counter_lock);
+  return v;
+}
+static unsigned counter_get(unsigned *p) { return counter_add(p, 0); }
 static void spin_pause(void) {}
 #else
-enum { CAN_WATCH = 1 };
-static unsigned watch(const unsigned *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
-static void publish(unsigned *p, unsigned v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
+enum { SPINS = 4000 };
+static unsigned counter_add(unsigned *p, unsigned n) { return __atomic_add_fetch(p, n, __ATOMIC_SEQ_CST); }
+static unsigned counter_get(unsigned *p) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }
 static void spin_pause(void) {
 #if defined(__x86_64__) || defined(__i386__)
   __asm__ volatile("pause");
@@ -57,15 +62,22 @@ typedef struct Worker {
   pthread_t thread;
 } Worker;
 
+/* A loop begins when `generation` goes up and is done when `pending` is 0. Whoever waits for that spins first, and
+ * before it sleeps says so in a counter (`asleep`, `waiting`) and looks once more, holding the lock; whoever makes it
+ * true looks at that counter afterwards, and wakes under the lock. So no wake-up is lost, and without sleepers no lock
+ * is taken. */
 typedef struct Pool {
-  moecc_pool face; /* what the caller gets */
-  unsigned spins;
+  moecc_pool face;      /* what the caller gets */
+  unsigned spins;       /* at most, before a thread sleeps */
+  unsigned patience;    /* of the caller at present */
   pthread_mutex_t turn; /* held by the caller for the length of a loop */
-  pthread_mutex_t lock; /* guards all below */
+  pthread_mutex_t lock; /* of the sleepers */
   pthread_cond_t work, done;
-  unsigned generation; /* goes up with each loop */
+  unsigned generation; /* goes up with each loop, and at the end */
   unsigned pending;    /* workers that have not finished this loop */
-  int stop;
+  unsigned asleep;     /* workers that sleep */
+  unsigned waiting;    /* 1: the caller sleeps */
+  int stop;            /* this and the loop below: written before generation goes up, read after */
   moecc_body *body;
   const void *args;
   size_t count;
@@ -79,52 +91,67 @@ static void run_share(const Pool *p, moecc_body *body, const void *args, size_t 
   if (size > 0) body(args, begin, begin + size, t);
 }
 
-static void spin_while(const unsigned *p, unsigned value, unsigned spins) {
-  while (spins-- > 0 && watch(p) == value) spin_pause();
+/* Spins until whether the counter has the value is `as_wanted`; false: gave up. The patience grows with success and
+ * shrinks with failure: where processors are shared with others, the thread waited for may not be running at all. */
+static int spin_until(unsigned *counter, unsigned value, int as_wanted, unsigned *patience, unsigned most) {
+  unsigned left;
+  for (left = *patience; left > 0; left--) {
+    if ((counter_get(counter) == value) == as_wanted) {
+      *patience = *patience < most / 2 ? *patience * 2 : most;
+      return 1;
+    }
+    spin_pause();
+  }
+  *patience = *patience / 4 > most / 64 ? *patience / 4 : most / 64;
+  return 0;
+}
+
+/* Returns when generation is no longer `seen`. */
+static void wait_for_work(Pool *p, unsigned seen, unsigned *patience) {
+  if (spin_until(&p->generation, seen, 0, patience, p->spins)) return;
+  (void)pthread_mutex_lock(&p->lock);
+  (void)counter_add(&p->asleep, 1);
+  while (counter_get(&p->generation) == seen) (void)pthread_cond_wait(&p->work, &p->lock);
+  (void)counter_add(&p->asleep, 0u - 1u);
+  (void)pthread_mutex_unlock(&p->lock);
+}
+
+static void wait_for_workers(Pool *p) {
+  if (spin_until(&p->pending, 0, 1, &p->patience, p->spins)) return;
+  (void)pthread_mutex_lock(&p->lock);
+  (void)counter_add(&p->waiting, 1);
+  while (counter_get(&p->pending) != 0) (void)pthread_cond_wait(&p->done, &p->lock);
+  (void)counter_add(&p->waiting, 0u - 1u);
+  (void)pthread_mutex_unlock(&p->lock);
+}
+
+/* Wakes whoever says in `sleepers` that it sleeps. */
+static void wake(Pool *p, unsigned *sleepers, pthread_cond_t *condition) {
+  if (counter_get(sleepers) == 0) return;
+  (void)pthread_mutex_lock(&p->lock);
+  (void)pthread_cond_broadcast(condition);
+  (void)pthread_mutex_unlock(&p->lock);
 }
 
 static void *work(void *arg) {
   Worker *w = arg;
   Pool *p = w->pool;
-  unsigned seen = 0;
-  for (;;) {
-    moecc_body *body;
-    const void *args;
-    size_t count;
-    spin_while(&p->generation, seen, p->spins);
-    (void)pthread_mutex_lock(&p->lock);
-    while (p->generation == seen && !p->stop) (void)pthread_cond_wait(&p->work, &p->lock);
-    seen = p->generation;
-    body = p->body, args = p->args, count = p->count;
-    if (p->stop) break;
-    (void)pthread_mutex_unlock(&p->lock);
-    run_share(p, body, args, count, w->number);
-    (void)pthread_mutex_lock(&p->lock);
-    publish(&p->pending, p->pending - 1);
-    if (p->pending == 0) (void)pthread_cond_signal(&p->done);
-    (void)pthread_mutex_unlock(&p->lock);
+  unsigned seen, patience = p->spins;
+  for (seen = 0;; seen++) { /* a loop ends only when every worker has done its share, so none is ever missed */
+    wait_for_work(p, seen, &patience);
+    if (p->stop) return NULL;
+    run_share(p, p->body, p->args, p->count, w->number);
+    if (counter_add(&p->pending, 0u - 1u) == 0) wake(p, &p->waiting, &p->done);
   }
-  (void)pthread_mutex_unlock(&p->lock);
-  return NULL;
-}
-
-static void wait_for_workers(Pool *p) {
-  unsigned left = p->spins;
-  while (left-- > 0 && watch(&p->pending) != 0) spin_pause();
-  (void)pthread_mutex_lock(&p->lock);
-  while (p->pending != 0) (void)pthread_cond_wait(&p->done, &p->lock);
-  (void)pthread_mutex_unlock(&p->lock);
 }
 
 static void pool_run(void *self, moecc_body *body, const void *args, size_t count) {
   Pool *p = self;
   (void)pthread_mutex_lock(&p->turn);
-  (void)pthread_mutex_lock(&p->lock);
   p->body = body, p->args = args, p->count = count;
-  publish(&p->pending, p->face.threads - 1);
-  publish(&p->generation, p->generation + 1);
-  (void)pthread_cond_broadcast(&p->work);
-  (void)pthread_mutex_unlock(&p->lock);
+  (void)counter_add(&p->pending, p->face.threads - 1);
+  (void)counter_add(&p->generation, 1);
+  wake(p, &p->asleep, &p->work);
   run_share(p, body, args, count, 0);
   wait_for_workers(p);
   (void)pthread_mutex_unlock(&p->turn);
@@ -135,7 +162,7 @@ size_t moecc_threads_bytes(void) { return sizeof(Pool); }
 /* Spinning helps only if every thread has a processor of its own. */
 static unsigned spins_for(unsigned threads) {
   long online = sysconf(_SC_NPROCESSORS_ONLN);
-  return CAN_WATCH && online >= (long)threads ? SPINS : 0;
+  return online >= (long)threads ? SPINS : 0;
 }
 
 const moecc_pool *moecc_threads_start(void *memory, unsigned threads) {
@@ -147,11 +174,11 @@ const moecc_pool *moecc_threads_start(void *memory, unsigned threads) {
   p->face.run = pool_run;
   p->face.self = p;
   p->face.threads = 1;
-  p->spins = spins_for(threads);
+  p->spins = p->patience = spins_for(threads);
   if (pthread_mutex_init(&p->turn, NULL) || pthread_mutex_init(&p->lock, NULL) || pthread_cond_init(&p->work, NULL) ||
       pthread_cond_init(&p->done, NULL))
     return &p->face;
-  /* Workers look at face.threads only after a first loop has been announced under the lock. */
+  /* Workers look at face.threads only after a first loop has been announced. */
   for (t = 1; t < threads; t++) {
     p->worker[t].pool = p;
     p->worker[t].number = t;
@@ -165,11 +192,9 @@ void moecc_threads_stop(void *memory) {
   Pool *p = memory;
   unsigned t;
   if (!p || p->face.threads == 0) return;
-  (void)pthread_mutex_lock(&p->lock);
   p->stop = 1;
-  publish(&p->generation, p->generation + 1); /* ends the spinning */
-  (void)pthread_cond_broadcast(&p->work);
-  (void)pthread_mutex_unlock(&p->lock);
+  (void)counter_add(&p->generation, 1);
+  wake(p, &p->asleep, &p->work);
   for (t = 1; t < p->face.threads; t++) (void)pthread_join(p->worker[t].thread, NULL);
   (void)pthread_cond_destroy(&p->work);
   (void)pthread_cond_destroy(&p->done);

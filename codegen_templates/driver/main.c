@@ -256,6 +256,17 @@ static int by_value(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
+/* A string of JSON. */
+static void print_quoted(const char *text) {
+  putchar('"');
+  for (; *text; text++) {
+    if (*text == '"' || *text == '\\') printf("\\%c", *text);
+    else if ((unsigned char)*text < 32) printf("\\u%04x", (unsigned)(unsigned char)*text);
+    else putchar(*text);
+  }
+  putchar('"');
+}
+
 static void print_times(const Options *o, const Task *task, unsigned threads, double *ms) {
   size_t n = (size_t)o->runs;
   double median;
@@ -264,9 +275,11 @@ static void print_times(const Options *o, const Task *task, unsigned threads, do
   if (o->json) {
     struct rusage usage_now;
     (void)getrusage(RUSAGE_SELF, &usage_now);
-    printf("{\"model\": \"@NAME@\", \"task\": \"%s\", \"threads\": %u, \"runs\": %zu, \"median_ms\": %.6g, "
-           "\"min_ms\": %.6g, \"max_ms\": %.6g, \"peak_rss_bytes\": %lld}\n",
-           task->name, threads, n, median, ms[0], ms[n - 1], (long long)usage_now.ru_maxrss * 1024);
+    printf("{\"model\": \"@NAME@\", \"task\": ");
+    print_quoted(task->name);
+    printf(", \"threads\": %u, \"runs\": %zu, \"median_ms\": %.6g, \"min_ms\": %.6g, \"max_ms\": %.6g, "
+           "\"peak_rss_bytes\": %lld}\n",
+           threads, n, median, ms[0], ms[n - 1], (long long)usage_now.ru_maxrss * 1024);
   } else if (!o->quiet) {
     printf("%s: median %.3f ms, min %.3f ms, max %.3f ms (%zu run%s, %u thread%s)\n", task->name, median, ms[0],
            ms[n - 1], n, n > 1 ? "s" : "", threads, threads > 1 ? "s" : "");

@@ -246,6 +246,8 @@ Tensor **jit_fold(Node *n) {
   View *view = ctx_array(c, (size_t)n->n_out + 1, sizeof *view);
   for (int i = 0; i < n->n_out; i++)
     if (n->out[i]) p->view[n->out[i]->id] = (View){0};
+  for (int i = 0; i < n->n_in; i++) /* a pass may have given a constant other data since it was last looked at */
+    if (n->in[i]) p->view[n->in[i]->id] = (View){0};
   p->folding = true;
   lower_node(p, n);
   for (int i = 0; i < n->n_out; i++)

@@ -33,11 +33,12 @@ static Rgb from_oklch(double L, double C, double h) {
   return (Rgb){byte_of(rgb[0]), byte_of(rgb[1]), byte_of(rgb[2])};
 }
 
+/* Hue and lightness follow the two-dimensional sequence that fills a square most evenly (M. Roberts' R2), so that the
+ * first n classes lie as far from each other as n can, whatever n is. */
 Rgb colour_of_class(int64_t class) {
-  static const double lightness[3] = {0.70, 0.52, 0.85};
   if (class == 0) return from_oklch(0.28, 0, 0);
-  double hue = 0.08 + (double)(class % 100003) * 0.6180339887498949; /* the golden section: no two come close */
-  return from_oklch(lightness[(class < 0 ? -class : class) % 3], 0.16, hue - floor(hue));
+  double i = (double)(class % 100003), hue = 0.31 + i * 0.7548776662466927, light = i * 0.5698402909980532;
+  return from_oklch(0.48 + 0.42 * (light - floor(light)), 0.16, hue - floor(hue));
 }
 
 Rgb colour_of_number(double x) {

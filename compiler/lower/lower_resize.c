@@ -23,7 +23,7 @@ typedef struct {
 typedef struct {
   const Node *node;
   const char *transform, *nearest;
-  bool cubic, antialias, exclude;
+  bool cubic, antialias, exclude, single;
   double cubic_a;
   int n_axes;
   Axis axis[MAX_RANK];   /* those that change */
@@ -33,22 +33,32 @@ typedef struct {
 
 static bool is(const char *a, const char *b) { return strcmp(a, b) == 0; }
 
+/* Nearest is decided at ties, where others compute in float: so do we for scales and regions given as floats. */
+static double rounded(const Resize *r, double v) { return r->single ? (double)(float)v : v; }
+
+static double half_pixel(const Resize *r, const Axis *a, double x) {
+  double q = (x + 0.5) * a->down / a->up, half = rounded(r, rounded(r, q) - 0.5);
+  if (is(r->transform, "pytorch_half_pixel")) return a->m > 1 ? half : 0;
+  if (!is(r->transform, "half_pixel_symmetric")) return half;
+  double adjustment = (double)a->m / (a->up / a->down * (double)a->n), n = (double)a->n;
+  double at = n / 2 * (1 - adjustment) + q - 0.5; /* often whole by symmetry: freed of the error of `adjustment` */
+  return fabs(at - rint(at)) < 1e-9 * n ? rint(at) : at;
+}
+
+static double crop_coordinate(const Resize *r, const Axis *a, double x) {
+  double last = (double)(a->n - 1), start = rounded(r, a->roi[0] * last), length = rounded(r, a->roi[1] - a->roi[0]);
+  if (a->m == 1) return rounded(r, 0.5 * (a->roi[0] + a->roi[1]) * last);
+  return rounded(r, start + rounded(r, rounded(r, x * length) * last / (double)(a->m - 1)));
+}
+
 static double source_coordinate(const Resize *r, const Axis *a, int64_t i) {
-  double x = (double)i, n = (double)a->n, m = (double)a->m;
+  double x = (double)i;
   const char *t = r->transform;
-  if (is(t, "align_corners")) return a->m == 1 ? 0 : x * (n - 1) / (m - 1);
-  if (is(t, "asymmetric")) return x * a->down / a->up;
-  if (is(t, "tf_half_pixel_for_nn")) return (x + 0.5) * a->down / a->up;
-  if (is(t, "tf_crop_and_resize"))
-    return a->m > 1 ? a->roi[0] * (n - 1) + x * (a->roi[1] - a->roi[0]) * (n - 1) / (m - 1)
-                    : 0.5 * (a->roi[0] + a->roi[1]) * (n - 1);
-  double half = (x + 0.5) * a->down / a->up - 0.5;
-  if (is(t, "pytorch_half_pixel")) return a->m > 1 ? half : 0;
-  if (is(t, "half_pixel_symmetric")) {
-    double adjustment = m / (a->up / a->down * n);
-    return n / 2 * (1 - adjustment) + half;
-  }
-  return half;
+  if (is(t, "align_corners")) return a->m == 1 ? 0 : x * (double)(a->n - 1) / (double)(a->m - 1);
+  if (is(t, "asymmetric")) return rounded(r, x * a->down / a->up);
+  if (is(t, "tf_half_pixel_for_nn")) return rounded(r, (x + 0.5) * a->down / a->up);
+  if (is(t, "tf_crop_and_resize")) return crop_coordinate(r, a, x);
+  return half_pixel(r, a, x);
 }
 
 static int64_t nearest_index(const char *mode, double x, int64_t n) {
@@ -145,6 +155,7 @@ static Resize read_resize(Program *p, const Node *n) {
   Resize r = {.node = n,
               .transform = node_string(n, "coordinate_transformation_mode", "half_pixel"),
               .nearest = node_string(n, "nearest_mode", "round_prefer_floor"),
+              .single = is(node_string(n, "mode", "nearest"), "nearest"),
               .cubic = is(node_string(n, "mode", "nearest"), "cubic"),
               .antialias = node_int(n, "antialias", 0) != 0,
               .exclude = node_int(n, "exclude_outside", 0) != 0,

@@ -2,7 +2,8 @@
  *
  * Needs: shapes; tasks marked; constants folded.
  * Gives: no Identity, no-op Reshape, Transpose, Expand, Slice, Concat, Pad, Cast or arithmetic with a neutral number;
- *        chains of Reshape, Squeeze, Unsqueeze, Flatten as one Reshape, of Transpose as one Transpose; small powers as
+ *        chains of Reshape, Squeeze, Unsqueeze, Flatten as one Reshape, of Transpose as one Transpose; no Expand before an
+ *        operator that broadcasts; small powers as
  *        Mul, Sqrt, Reciprocal; Gemm as MatMul (constant weights stored as [K,N]) and Add; the constant columns of a
  *        MatMul's joined operand as an added row.
  * Breaks: nothing. Runs to a fixed point: every rule leaves a smaller graph or a form no rule applies to.
@@ -119,6 +120,53 @@ static bool join_transposes(Node *n) {
   return true;
 }
 
+/* ---- broadcasting that the reader does itself ------------------------------------------------------------------------------- */
+
+/* The shape of elementwise n's result if operand i had shape s; rank -1 if it does not follow. */
+static Shape broadcast_with(const Node *n, int i, const Shape *s) {
+  Shape r = *s;
+  for (int k = 0; k < n->n_in; k++) {
+    if (k == i || !n->in[k]) continue;
+    const Shape *t = &n->in[k]->shape;
+    Shape wide = t->rank > r.rank ? *t : r;
+    for (int d = 1; d <= t->rank && d <= r.rank; d++) {
+      Dim a = t->dim[t->rank - d], b = r.dim[r.rank - d];
+      wide.dim[wide.rank - d] = a.n == 1 ? b : a;
+    }
+    r = wide;
+  }
+  return r;
+}
+
+static bool broadcasts(Op op) {
+  switch (op) {
+  case OP_ADD:
+  case OP_SUB:
+  case OP_MUL:
+  case OP_DIV:
+  case OP_POW:
+  case OP_MAX:
+  case OP_MIN:
+  case OP_WHERE: return true;
+  default: return false;
+  }
+}
+
+/* op(x, Expand(y)) is op(x, y) where that has the same shape. */
+static bool skip_expand(Node *n) {
+  if (!broadcasts(n->op) || n->expr || !shape_known(&n->out[0]->shape)) return false;
+  for (int i = 0; i < n->n_in; i++) {
+    if (!made_by(n->in[i], OP_EXPAND)) continue;
+    Node *expand = n->in[i]->producer;
+    Shape s = broadcast_with(n, i, &expand->in[0]->shape);
+    if (!shape_known(&expand->in[0]->shape) || !shape_equal(&s, &n->out[0]->shape)) continue;
+    node_set_input(n, i, expand->in[0]);
+    prune(expand);
+    return true;
+  }
+  return false;
+}
+
 /* ---- powers ------------------------------------------------------------------------------------------------------------------ */
 
 static bool simplify_power(Node *n) {
@@ -148,7 +196,8 @@ static bool simplify_power(Node *n) {
 typedef bool Rule(Node *n);
 
 static bool apply_rules(Node *n) {
-  static Rule *const rules[] = {drop_idle, join_reshapes, join_transposes, simplify_power, gemm_as_matmul, split_constant_columns};
+  static Rule *const rules[] = {drop_idle, join_reshapes, join_transposes, skip_expand,
+                               simplify_power, gemm_as_matmul, split_constant_columns};
   for (size_t r = 0; r < sizeof rules / sizeof *rules; r++)
     if (rules[r](n)) return true;
   return false;

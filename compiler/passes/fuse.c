@@ -2,8 +2,8 @@
  *
  * Needs: shapes, all numbers; tasks marked; after every pass that recognises something.
  * Gives: MatMul, Gemm and Conv with Node.expr (EX_ACC is their own result, further operands are inputs from n_own on);
- *        moecc.Elementwise for what remains of two and more elementwise nodes. Reshapes move behind elementwise nodes
- *        where that lets them join.
+ *        moecc.Elementwise for what remains of two and more elementwise nodes. Reshape and Transpose move behind
+ *        elementwise nodes where that lets them join.
  * Breaks: every pass that matches elementwise nodes.
  *
  * A region starts with the operator's result and takes in, in topological order, every reader of what it has computed so
@@ -15,6 +15,7 @@
 #include "recognise.h"
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { MAX_NODES = 24, MAX_EXTRA = 6 };
 
@@ -280,42 +281,99 @@ static void fuse_from(const Fuser *f, Node *head, Node *seed) {
   if (r.n >= (head ? 1 : 2) && r.result) replace_region(&r);
 }
 
-/* ---- Reshapes out of the way ------------------------------------------------------------------------------------------------ */
+/* ---- views out of the way ------------------------------------------------------------------------------------------------ */
 
-/* Can operand v of an elementwise node on shape `to` be read as well after reshaping the others to `from`? */
-static bool operand_moves(const Value *v, const Shape *from, const Shape *to) {
-  if (is_single_number(v) || shape_equal(&v->shape, to)) return true;
-  return v->shape.rank == 1 && same_tail(from, to, 1);
+/* The constant or vector v, broadcast along axis `axis` of the view's result, for the view's operand of rank `rank`. */
+static Value *move_vector(Node *before, Value *v, int rank, int axis) {
+  Shape s = {.rank = rank - axis};
+  for (int i = 0; i < s.rank; i++) s.dim[i].n = 1;
+  s.dim[0].n = shape_count(&v->shape);
+  return insert_reshape(before, v, &s);
 }
 
-/* op(Reshape(x), v) becomes Reshape(op(x, v reshaped back)). Returns the new Reshape, or NULL. */
-static Node *sink_reshape(Node *reshape) {
-  Value *x = reshape->in[0], *y = reshape->out[0];
-  if (!made_by(y, OP_RESHAPE) || !value_single_use(y) || !value_single_use(x) || !x->producer) return NULL;
-  Node *n = y->uses[0].node;
-  bool worth = takes_epilogue(x->producer) || is_elementwise(x->producer);
-  if (!worth || x->producer->tasks != n->tasks || reshape->tasks != n->tasks || !is_elementwise(n)) return NULL;
-  Value *z = n->out[0], *in[3] = {NULL};
-  if (!shape_equal(&z->shape, &y->shape) || !shape_known(&x->shape)) return NULL;
-  for (int i = 0; i < n->n_in; i++)
-    if (n->in[i] && n->in[i] != y && !operand_moves(n->in[i], &x->shape, &y->shape)) return NULL;
-  for (int i = 0; i < n->n_in; i++) {
-    Value *v = n->in[i];
-    bool moved = v && v != y && !is_single_number(v) && shape_equal(&v->shape, &y->shape);
-    in[i] = v == y ? x : moved ? insert_reshape(n, v, &x->shape) : v;
+/* The one axis of a value of rank `rank` along which v, broadcast to it, is longer than 1; -1 if there is not just one. */
+static int only_axis(const Value *v, int rank) {
+  int axis = -1;
+  for (int i = 0; i < v->shape.rank; i++) {
+    if (v->shape.dim[i].n == 1) continue;
+    if (axis >= 0) return -1;
+    axis = rank - v->shape.rank + i;
   }
-  Value *inner = graph_value(n->graph, z->name, z->dtype, x->shape);
+  return axis;
+}
+
+/* Is v a picture, which is stored with its channels last anyway, and asked for in that order? */
+static bool stored_so(const Value *v, const int64_t *perm) {
+  static const Op pictures[] = {OP_CONV, OP_CONV_TRANSPOSE, OP_MAX_POOL, OP_AVERAGE_POOL, OP_RESIZE};
+  static const int64_t channels_last[4] = {0, 2, 3, 1};
+  bool picture = false;
+  for (size_t i = 0; i < sizeof pictures / sizeof *pictures; i++) picture = picture || made_by(v, pictures[i]);
+  return picture && v->shape.rank == 4 && memcmp(perm, channels_last, sizeof channels_last) == 0;
+}
+
+/* Operand v of an elementwise node on view(x), as it is to be on x; NULL if it does not move at no cost. */
+static Value *move_operand(Node *before, const Node *view, Value *v) {
+  const Shape *x = &view->in[0]->shape, *y = &view->out[0]->shape;
+  bool whole = shape_equal(&v->shape, y), reshapes = view->op == OP_RESHAPE;
+  if (v->tensor && tensor_count(v->tensor) == 1) return v;
+  if (whole && reshapes) return insert_reshape(before, v, x);
+  int64_t perm[MAX_RANK], inverse[MAX_RANK];
+  int axis = only_axis(v, y->rank);
+  if (reshapes) return axis == y->rank - 1 && v->shape.rank == 1 && same_tail(x, y, 1) ? v : NULL;
+  transpose_perm(view, perm);
+  for (int i = 0; i < y->rank; i++) inverse[perm[i]] = i;
+  if (whole && (made_by(v, OP_TRANSPOSE) || stored_so(v, inverse))) return insert_transpose(before, v, inverse);
+  return !whole && axis >= 0 ? move_vector(before, v, y->rank, (int)perm[axis]) : NULL;
+}
+
+static bool is_view(const Value *v) { return made_by(v, OP_RESHAPE) || made_by(v, OP_TRANSPOSE); }
+
+/* Is x, views aside, computed by something that takes elementwise work, and read here alone? */
+static bool leads_to_host(const Value *x, uint64_t tasks) {
+  for (int depth = 0; depth < 8; depth++) {
+    if (!x->producer || x->producer->tasks != tasks || !value_single_use(x)) return false;
+    if (!is_view(x)) return takes_epilogue(x->producer) || is_elementwise(x->producer);
+    x = x->producer->in[0];
+  }
+  return false;
+}
+
+static Node *repeat_view(Node *view, Node *n, Value *inner) {
+  if (view->op == OP_RESHAPE)
+    return take_over(n->out[0], OP_RESHAPE, 2, (Value *[]){inner, shape_constant(n, &view->out[0]->shape)});
+  Node *moved = take_over(n->out[0], OP_TRANSPOSE, 1, &inner);
+  copy_attrs(moved, view);
+  return moved;
+}
+
+/* op(view(x), v) becomes view(op(x, v seen through the view)), if that brings op nearer to what computes x. Returns the
+ * new view, or NULL. */
+static Node *sink_view(Node *view) {
+  Value *x = view->in[0], *y = view->out[0];
+  if (!is_view(y) || !value_single_use(y)) return NULL;
+  Node *n = y->uses[0].node;
+  if (!leads_to_host(x, n->tasks) || view->tasks != n->tasks || !is_elementwise(n)) return NULL;
+  if (!shape_equal(&n->out[0]->shape, &y->shape) || !shape_known(&x->shape)) return NULL;
+  Value *in[3] = {NULL};
+  for (int i = 0; i < n->n_in; i++) {
+    if (!n->in[i]) continue;
+    in[i] = n->in[i] == y ? x : move_operand(n, view, n->in[i]);
+    if (!in[i]) return NULL;
+  }
+  Value *inner = graph_value(n->graph, n->out[0]->name, n->out[0]->dtype, x->shape);
   Node *moved = graph_node(n->graph, n, n->op, n->name, n->n_in, in, 1, &inner);
   copy_attrs(moved, n);
-  return take_over(z, OP_RESHAPE, 2, (Value *[]){inner, shape_constant(n, &y->shape)});
+  return repeat_view(view, n, inner);
 }
 
-static void sink_reshapes(Graph *g) {
-  size_t count;
-  Node **list = node_list(g, &count);
-  for (size_t i = 0; i < count; i++) {
-    Node *n = list[i];
-    while (n && !node_gone(n) && n->op == OP_RESHAPE) n = sink_reshape(n);
+/* An elementwise node passes its views one by one, so until nothing moves. */
+static void sink_views(Graph *g) {
+  for (bool moved = true; moved;) {
+    size_t count;
+    Node **list = node_list(g, &count);
+    moved = false;
+    for (size_t i = 0; i < count; i++)
+      if (!node_gone(list[i]) && list[i]->out[0]) moved = sink_view(list[i]) || moved;
   }
 }
 
@@ -323,7 +381,8 @@ static void sink_reshapes(Graph *g) {
 
 void pass_fuse(Graph *g) {
   graph_remove_dead(g);
-  sink_reshapes(g);
+  sink_views(g);
+  graph_remove_dead(g);
   size_t count;
   Node **list = node_list(g, &count);
   Fuser f = {.g = g, .order = ctx_array(g->ctx, (size_t)g->n_nodes + count + 1, sizeof(int))};

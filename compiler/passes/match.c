@@ -185,6 +185,7 @@ Value *shape_constant(const Node *n, const Shape *s) {
 
 Value *insert_reshape(Node *before, Value *x, const Shape *s) {
   if (shape_equal(&x->shape, s)) return x;
+  if (made_by(x, OP_RESHAPE)) return insert_reshape(before, x->producer->in[0], s);
   if (!x->tensor) return insert_value(before, OP_RESHAPE, x->dtype, *s, 2, x, shape_constant(before, s));
   int64_t dims[MAX_RANK];
   shape_dims(s, dims);
@@ -194,6 +195,12 @@ Value *insert_reshape(Node *before, Value *x, const Shape *s) {
 }
 
 Value *insert_transpose(Node *before, Value *x, const int64_t *perm) {
+  if (made_by(x, OP_TRANSPOSE)) {
+    int64_t inner[MAX_RANK], both[MAX_RANK];
+    transpose_perm(x->producer, inner);
+    for (int i = 0; i < x->shape.rank; i++) both[i] = inner[perm[i]];
+    return insert_transpose(before, x->producer->in[0], both);
+  }
   Shape s = x->shape;
   bool moves = false;
   for (int i = 0; i < s.rank; i++) {

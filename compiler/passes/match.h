@@ -54,8 +54,9 @@ Node *take_over(Value *v, Op op, int n_in, Value *const *in);
 /* A new node before `before` with one output of the given type and shape, needed by before's tasks. */
 Value *insert_value(Node *before, Op op, DType t, Shape s, int n_in, ...);
 Value *shape_constant(const Node *n, const Shape *s);                           /* for a Reshape or Expand of n's tasks */
-Value *insert_reshape(Node *before, Value *x, const Shape *s);                  /* x itself if it has that shape */
-Value *insert_transpose(Node *before, Value *x, const int64_t *perm);           /* x itself if perm changes nothing */
+/* Views of x; what would undo or repeat the view that x is reads that view's source instead. */
+Value *insert_reshape(Node *before, Value *x, const Shape *s);
+Value *insert_transpose(Node *before, Value *x, const int64_t *perm);
 Value *insert_swap_last(Node *before, Value *x);                                /* the last two axes exchanged */
 /* Lets `to` be read wherever `from` is, serve from's tasks too, and prunes from's producer. */
 void replace_value(Value *from, Value *to);

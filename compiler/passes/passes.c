@@ -40,7 +40,6 @@ static void dump(Graph *g) {
 }
 
 void passes_run(Graph *g, const PassOptions *o) {
-  g->gelu = o->gelu_given ? o->gelu : NULL;
   graph_mark_tasks(g);
   graph_verify(g, "tasks");
   for (size_t i = 0; i < n_passes; i++) {

@@ -5,23 +5,48 @@
 
 /* AttributeProto.type, with the fields that belong to it. Types without a kind are refused by name. */
 typedef enum {
-  TYPE_UNDEFINED, TYPE_FLOAT, TYPE_INT, TYPE_STRING, TYPE_TENSOR, TYPE_GRAPH, TYPE_FLOATS, TYPE_INTS, TYPE_STRINGS,
-  TYPE_TENSORS, TYPE_GRAPHS, TYPE_SPARSE_TENSOR, TYPE_SPARSE_TENSORS, TYPE_TYPE_PROTO, TYPE_TYPE_PROTOS, TYPES
+  TYPE_UNDEFINED,
+  TYPE_FLOAT,
+  TYPE_INT,
+  TYPE_STRING,
+  TYPE_TENSOR,
+  TYPE_GRAPH,
+  TYPE_FLOATS,
+  TYPE_INTS,
+  TYPE_STRINGS,
+  TYPE_TENSORS,
+  TYPE_GRAPHS,
+  TYPE_SPARSE_TENSOR,
+  TYPE_SPARSE_TENSORS,
+  TYPE_TYPE_PROTO,
+  TYPE_TYPE_PROTOS,
+  TYPES
 } ProtoType;
 
 static const char *const type_names[TYPES] = {
-    "undefined", "a float", "an int", "a string", "a tensor", "a graph", "a list of floats", "a list of ints",
-    "a list of strings", "a list of tensors", "a list of graphs", "a sparse tensor", "a list of sparse tensors",
-    "a type", "a list of types",
+    "undefined",
+    "a float",
+    "an int",
+    "a string",
+    "a tensor",
+    "a graph",
+    "a list of floats",
+    "a list of ints",
+    "a list of strings",
+    "a list of tensors",
+    "a list of graphs",
+    "a sparse tensor",
+    "a list of sparse tensors",
+    "a type",
+    "a list of types",
 };
 
 static const struct {
   ProtoType type;
   AttrKind kind;
 } kinds[] = {
-    {TYPE_FLOAT, ATTR_FLOAT},   {TYPE_INT, ATTR_INT},       {TYPE_STRING, ATTR_STRING},
-    {TYPE_FLOATS, ATTR_FLOATS}, {TYPE_INTS, ATTR_INTS},     {TYPE_STRINGS, ATTR_STRINGS},
-    {TYPE_TENSOR, ATTR_TENSOR}, {TYPE_GRAPH, ATTR_GRAPH},
+    {TYPE_FLOAT, ATTR_FLOAT}, {TYPE_INT, ATTR_INT},         {TYPE_STRING, ATTR_STRING}, {TYPE_FLOATS, ATTR_FLOATS},
+    {TYPE_INTS, ATTR_INTS},   {TYPE_STRINGS, ATTR_STRINGS}, {TYPE_TENSOR, ATTR_TENSOR}, {TYPE_GRAPH, ATTR_GRAPH},
 };
 
 const char *attribute_kind_name(AttrKind kind) {
@@ -71,8 +96,8 @@ static bool PRINTF_LIKE(3, 4) fault(const RawNode *n, const char *name, const ch
   return false;
 }
 
-/* The type an attribute has: the one it states, which must be the one of the field it uses. Models of IR version 1 do not
- * state it. */
+/* The type an attribute has: the one it states, which must be the one of the field it uses. Models of IR version 1 do
+ * not state it. */
 static bool type_of(const RawNode *n, const Onnx__AttributeProto *a, ProtoType *type) {
   unsigned present = fields_present(a);
   if (a->type < 0 || a->type >= TYPES) return fault(n, a->name, "has the unknown type %d", a->type);
@@ -123,9 +148,7 @@ bool attribute_convert(RawNode *n, const Onnx__AttributeProto *a, Attr *out) {
   *out = (Attr){.name = a->name, .i = a->i, .f = (double)a->f};
   if (!type_kind(type, &out->kind)) return fault(n, a->name, "is %s, which is not supported", type_names[type]);
   switch (out->kind) {
-  case ATTR_STRING:
-    out->s = text_of(c, &a->s);
-    return out->s || fault(n, a->name, "contains a NUL");
+  case ATTR_STRING: out->s = text_of(c, &a->s); return out->s || fault(n, a->name, "contains a NUL");
   case ATTR_INTS:
     out->ints = a->ints;
     out->n = a->n_ints;
@@ -144,7 +167,8 @@ bool attribute_convert(RawNode *n, const Onnx__AttributeProto *a, Attr *out) {
 }
 
 /* Gives *out the value that the function's caller has for a->ref_attr_name. No value there: no attribute here. */
-static bool refer(RawNode *n, const Onnx__AttributeProto *a, const Attr *outer, size_t n_outer, Attr *out, bool *there) {
+static bool refer(RawNode *n, const Onnx__AttributeProto *a, const Attr *outer, size_t n_outer, Attr *out,
+                  bool *there) {
   AttrKind kind;
   *there = false;
   for (size_t i = 0; i < n_outer; i++)

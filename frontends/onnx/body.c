@@ -16,8 +16,10 @@ static const char *text(const char *s) { return s ? s : ""; }
 const char *node_where(Ctx *c, const Body *b, size_t i) {
   const Onnx__NodeProto *n = b->node[i];
   const char *in = "";
-  if (b->function) in = ctx_format(c, " in function %s", quoted(c, text(b->function->name)));
-  else if (b->outer) in = " in a branch of If";
+  if (b->function)
+    in = ctx_format(c, " in function %s", quoted(c, text(b->function->name)));
+  else if (b->outer)
+    in = " in a branch of If";
   const char *op = quoted(c, text(n->op_type)); /* shown without its quotes */
   return ctx_format(c, "node %zu %s (%.*s)%s", i, quoted(c, text(n->name)), (int)strlen(op) - 2, op + 1, in);
 }
@@ -80,7 +82,8 @@ static void load_initializer(Reader *r, Body *b, const Onnx__TensorProto *t, Def
   if (loaded)
     d->value = graph_constant(r->graph, *b->prefix ? ctx_format(c, "%s%s", b->prefix, d->name) : d->name, loaded);
   else if (type)
-    d->refused = ctx_format(c, "initializer %s has elements of %s, a type that is not supported", quoted(c, d->name), type);
+    d->refused =
+        ctx_format(c, "initializer %s has elements of %s, a type that is not supported", quoted(c, d->name), type);
   else
     d->refused = ctx_format(c, "initializer %s has elements of the unknown type %d", quoted(c, d->name), t->data_type);
 }
@@ -157,15 +160,14 @@ static Value *use(Reader *r, const Body *b, const char *name, size_t user) {
 
 /* ---- operator sets ---- */
 
-static const char *domain_of(const char *domain) {
-  return !domain || strcmp(domain, "ai.onnx") == 0 ? "" : domain;
-}
+static const char *domain_of(const char *domain) { return !domain || strcmp(domain, "ai.onnx") == 0 ? "" : domain; }
 
 int body_opset(const Reader *r, const Body *b, const char *domain) {
   for (size_t i = 0; i < b->n_opset; i++)
     if (strcmp(domain_of(b->opset[i]->domain), domain) == 0) return (int)b->opset[i]->version;
   for (size_t i = 0; b->function && i < r->model->n_opset_import; i++)
-    if (strcmp(domain_of(r->model->opset_import[i]->domain), domain) == 0) return (int)r->model->opset_import[i]->version;
+    if (strcmp(domain_of(r->model->opset_import[i]->domain), domain) == 0)
+      return (int)r->model->opset_import[i]->version;
   return 0;
 }
 
@@ -193,7 +195,12 @@ static RawNode start(Reader *r, const Body *b, size_t i) {
   const Onnx__NodeProto *p = b->node[i];
   Ctx *c = r->ctx;
   const char *domain = domain_of(p->domain);
-  RawNode n = {.reader = r, .body = b, .proto = p, .where = node_where(c, b, i), .domain = domain, .op_type = p->op_type,
+  RawNode n = {.reader = r,
+               .body = b,
+               .proto = p,
+               .where = node_where(c, b, i),
+               .domain = domain,
+               .op_type = p->op_type,
                .version = body_opset(r, b, domain)};
   n.name = p->name && *p->name && *b->prefix ? ctx_format(c, "%s%s", b->prefix, p->name) : text(p->name);
   n.scope = scope_join(c, b->scope, scope_of(c, p));

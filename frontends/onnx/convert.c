@@ -174,8 +174,12 @@ static void check_dims_used(Reader *r) {
 
 void convert_model(Reader *r) {
   const Onnx__GraphProto *g = r->model->graph;
-  Body b = {.node = g->node, .n_node = g->n_node, .opset = r->model->opset_import,
-            .n_opset = r->model->n_opset_import, .prefix = "", .scope = ""};
+  Body b = {.node = g->node,
+            .n_node = g->n_node,
+            .opset = r->model->opset_import,
+            .n_opset = r->model->n_opset_import,
+            .prefix = "",
+            .scope = ""};
   r->graph = graph_new(r->ctx, text(g->name));
   copy_metadata(r);
   functions_index(r);

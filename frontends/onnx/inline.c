@@ -45,7 +45,8 @@ static const char *prefix_for(Ctx *c, const Body *b, const RawNode *n, const cha
 }
 
 static void check_depth(const RawNode *n, const Body *b) {
-  if (b->depth >= MOST_DEPTH) ctx_fail(n->reader->ctx, NULL, "%s: calls are nested deeper than %d", n->where, MOST_DEPTH);
+  if (b->depth >= MOST_DEPTH)
+    ctx_fail(n->reader->ctx, NULL, "%s: calls are nested deeper than %d", n->where, MOST_DEPTH);
 }
 
 /* Results that another name already holds (an input, a constant, a result given twice) get a copy. */
@@ -102,7 +103,8 @@ static bool collect_attributes(RawNode *n, const Onnx__FunctionProto *f, Body *i
   bool good = true;
   for (size_t i = 0; i < n->n_attr; i++) {
     if (!declares(f, n->attr[i].name))
-      good = raw_fault(n, "attribute %s does not exist: the function has none of that name", quoted(c, n->attr[i].name));
+      good =
+          raw_fault(n, "attribute %s does not exist: the function has none of that name", quoted(c, n->attr[i].name));
     attr[count++] = n->attr[i];
   }
   for (size_t i = 0; i < f->n_attribute_proto; i++) {
@@ -142,8 +144,13 @@ void inline_call(RawNode *n, const Body *b, const Onnx__FunctionProto *f) {
               f->n_input, f->n_output);
     return;
   }
-  Body inner = {.caller = b, .function = f, .node = f->node, .n_node = f->n_node, .opset = f->opset_import,
-                .n_opset = f->n_opset_import, .depth = b->depth + 1};
+  Body inner = {.caller = b,
+                .function = f,
+                .node = f->node,
+                .n_node = f->n_node,
+                .opset = f->opset_import,
+                .n_opset = f->n_opset_import,
+                .depth = b->depth + 1};
   inner.prefix = prefix_for(r->ctx, b, n, text(f->name));
   inner.scope = scope_of_call(n, b, f);
   opset_check(r, f->opset_import, f->n_opset_import, ctx_format(r->ctx, "function %s", quoted(r->ctx, text(f->name))));
@@ -174,8 +181,16 @@ bool inline_if(RawNode *n, const Body *b) {
   if (g->n_output != (size_t)n->n_out)
     return raw_fault(n, "has %d outputs, but its branch has %zu", n->n_out, g->n_output), true;
   check_depth(n, b);
-  Body inner = {.outer = b, .caller = b->caller, .function = b->function, .node = g->node, .n_node = g->n_node,
-                .opset = b->opset, .n_opset = b->n_opset, .attr = b->attr, .n_attr = b->n_attr, .depth = b->depth + 1};
+  Body inner = {.outer = b,
+                .caller = b->caller,
+                .function = b->function,
+                .node = g->node,
+                .n_node = g->n_node,
+                .opset = b->opset,
+                .n_opset = b->n_opset,
+                .attr = b->attr,
+                .n_attr = b->n_attr,
+                .depth = b->depth + 1};
   inner.prefix = prefix_for(r->ctx, b, n, "If");
   inner.scope = n->scope;
   char **names = ctx_array(r->ctx, g->n_output + 1, sizeof *names);

@@ -61,8 +61,8 @@ Graph *onnx_read_memory(Ctx *c, const void *data, size_t bytes, const char *fold
 Tensor *onnx_read_tensor(Ctx *c, const char *path, const char **name) {
   FileMap *file = file_map(c, path);
   Source s = {.ctx = c, .data = file->data, .folder = folder_of(c, path), .mapped = true};
-  const Onnx__TensorProto *p =
-      (const Onnx__TensorProto *)wire_unpack(c, &onnx__tensor_proto__descriptor, file->data, file->bytes, "ONNX tensor");
+  const Onnx__TensorProto *p = (const Onnx__TensorProto *)wire_unpack(c, &onnx__tensor_proto__descriptor, file->data,
+                                                                      file->bytes, "ONNX tensor");
   const char *owner = ctx_format(c, "tensor %s", quoted(c, path)), *type = onnx_type_name(p->data_type);
   Tensor *t = tensor_load(&s, p, owner);
   if (!t && type) ctx_fail(c, NULL, "%s has elements of %s, a type that is not supported", owner, type);

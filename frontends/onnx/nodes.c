@@ -81,6 +81,32 @@ void raw_set_input(RawNode *n, int i, Value *v) {
   n->in[i] = v;
 }
 
+double raw_number(const RawNode *n, const char *name, double fallback) {
+  const Attr *a = raw_attr(n, name);
+  if (!a) return fallback;
+  return a->kind == ATTR_INT ? (double)a->i : a->kind == ATTR_FLOAT ? a->f : fallback;
+}
+
+const char *raw_string(const RawNode *n, const char *name, const char *fallback) {
+  const Attr *a = raw_attr(n, name);
+  return a && a->kind == ATTR_STRING ? a->s : fallback;
+}
+
+void raw_set_string(RawNode *n, const char *name, const char *s) {
+  raw_set_attr(n, (Attr){.name = name, .kind = ATTR_STRING, .s = s, .n = strlen(s)});
+}
+
+void raw_set_int(RawNode *n, const char *name, int64_t i) {
+  raw_set_attr(n, (Attr){.name = name, .kind = ATTR_INT, .i = i});
+}
+
+bool raw_has(const RawNode *n, int i) { return i < n->n_in && n->in[i]; }
+
+DType raw_float_type(const RawNode *n) {
+  DType t = raw_has(n, 0) ? n->in[0]->dtype : DT_NONE;
+  return dtype_is_float(t) ? t : DT_F32;
+}
+
 /* ---- making constants and nodes ---- */
 
 void value_set_constant(Value *v, Tensor *t) {
@@ -126,7 +152,7 @@ Node *raw_emit(RawNode *n, const char *op_type, int n_in, Value *const *in, Valu
 /* ---- checks ---- */
 
 static bool check_version(RawNode *n, const OpInfo *info) {
-  if (strcmp(n->op_type, n->proto->op_type) != 0) return true; /* an older operator, upgraded to this one */
+  if (n->upgraded) return true; /* from an operator that the opset had to this one */
   if (n->version >= info->since && n->version <= info->until) return true;
   const char *domain = *info->domain ? info->domain : "ai.onnx";
   return raw_fault(n, "%s is supported in opsets %d to %d of %s; the model imports %d", info->name, info->since,
@@ -145,7 +171,8 @@ static bool check_arity(RawNode *n, Op op) {
   if (!check_count(n, n->n_in == 1 ? "input" : "inputs", n->n_in, info->min_inputs, info->max_inputs)) return false;
   for (int i = 0; i < info->min_inputs; i++)
     if (!n->in[i] && !op_may_lack(op, i)) return raw_fault(n, "input %d is missing", i);
-  if (!check_count(n, n->n_out == 1 ? "output" : "outputs", n->n_out, info->min_outputs, info->max_outputs)) return false;
+  if (!check_count(n, n->n_out == 1 ? "output" : "outputs", n->n_out, info->min_outputs, info->max_outputs))
+    return false;
   for (int i = 0; i < info->min_outputs; i++)
     if (!n->out[i] && info->max_outputs >= 0) return raw_fault(n, "output %d is missing", i);
   return true;
@@ -157,14 +184,14 @@ static void trim(RawNode *n) {
   while (n->n_out && !n->out[n->n_out - 1]) n->n_out--;
 }
 
-static bool known(const RawNode *n, Op op) { return op != OP_NONE && op != OP_FUSED && n->domain; }
+static bool known(Op op) { return op != OP_NONE && op != OP_FUSED; } /* the latter has no form in a file */
 
 void node_finish(RawNode *n) {
   trim(n);
   if (!upgrade(n)) return;
   trim(n);
   Op op = op_find(n->domain, n->op_type);
-  if (!known(n, op)) {
+  if (!known(op)) {
     unsupported_add(n, "is not supported");
     return;
   }

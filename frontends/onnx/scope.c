@@ -1,7 +1,7 @@
 /* Which layer a node came from.
  *
- * Exporters say it in one of three ways: the path in the node's name (TorchScript: "/blocks.3/mlp/fc1/MatMul"), metadata
- * of the node (dynamo: pkg.torch.onnx.name_scopes), or not at all, and then the names of the weights it reads
+ * Exporters say it in one of three ways: the path in the node's name (TorchScript: "/blocks.3/mlp/fc1/MatMul"),
+ * metadata of the node (dynamo: pkg.torch.onnx.name_scopes), or not at all, and then the names of the weights it reads
  * ("model.blocks.3.mlp.fc1.weight") do. All give one form: modules joined by slashes, a number joined to the list it
  * indexes by a dot, "blocks.3/mlp/fc1". Scopes only name things for people, so a doubtful one is better than none.
  */

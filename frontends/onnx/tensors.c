@@ -13,13 +13,34 @@ static const struct {
   const char *name;
   DType type;
 } types[] = {
-    {"undefined", DT_NONE},      {"float", DT_F32},           {"uint8", DT_U8},        {"int8", DT_I8},
-    {"uint16", DT_U16},          {"int16", DT_I16},           {"int32", DT_I32},       {"int64", DT_I64},
-    {"string", DT_NONE},         {"bool", DT_BOOL},           {"float16", DT_F16},     {"double", DT_F64},
-    {"uint32", DT_U32},          {"uint64", DT_U64},          {"complex64", DT_NONE},  {"complex128", DT_NONE},
-    {"bfloat16", DT_BF16},       {"float8e4m3fn", DT_NONE},   {"float8e4m3fnuz", DT_NONE}, {"float8e5m2", DT_NONE},
-    {"float8e5m2fnuz", DT_NONE}, {"uint4", DT_NONE},          {"int4", DT_NONE},       {"float4e2m1", DT_NONE},
-    {"float8e8m0", DT_NONE},     {"uint2", DT_NONE},          {"int2", DT_NONE},       {"float6e2m3", DT_NONE},
+    {"undefined", DT_NONE},
+    {"float", DT_F32},
+    {"uint8", DT_U8},
+    {"int8", DT_I8},
+    {"uint16", DT_U16},
+    {"int16", DT_I16},
+    {"int32", DT_I32},
+    {"int64", DT_I64},
+    {"string", DT_NONE},
+    {"bool", DT_BOOL},
+    {"float16", DT_F16},
+    {"double", DT_F64},
+    {"uint32", DT_U32},
+    {"uint64", DT_U64},
+    {"complex64", DT_NONE},
+    {"complex128", DT_NONE},
+    {"bfloat16", DT_BF16},
+    {"float8e4m3fn", DT_NONE},
+    {"float8e4m3fnuz", DT_NONE},
+    {"float8e5m2", DT_NONE},
+    {"float8e5m2fnuz", DT_NONE},
+    {"uint4", DT_NONE},
+    {"int4", DT_NONE},
+    {"float4e2m1", DT_NONE},
+    {"float8e8m0", DT_NONE},
+    {"uint2", DT_NONE},
+    {"int2", DT_NONE},
+    {"float6e2m3", DT_NONE},
     {"float6e3m2", DT_NONE},
 };
 enum { TYPES = sizeof types / sizeof *types };
@@ -55,8 +76,7 @@ static void read_shape(Load *l) {
   int64_t bytes = (int64_t)dtype_size(t->dtype);
   bool fits = true;
   for (size_t i = 0; i < p->n_dims; i++) {
-    if (p->dims[i] < 0)
-      ctx_fail(l->ctx, NULL, "%s: %s: dimension %zu is negative", l->owner, shape_of_proto(l), i);
+    if (p->dims[i] < 0) ctx_fail(l->ctx, NULL, "%s: %s: dimension %zu is negative", l->owner, shape_of_proto(l), i);
     t->dim[i] = p->dims[i];
     fits = fits && size_mul(bytes, p->dims[i], &bytes);
   }
@@ -75,10 +95,10 @@ typedef struct {
 /* The one data field in use, NULL if there is none. */
 static const char *only_field(const Load *l) {
   const Onnx__TensorProto *p = l->proto;
-  DataField fields[] = {{"raw_data", p->has_raw_data != 0},      {"float_data", p->n_float_data},
-                        {"int32_data", p->n_int32_data},     {"int64_data", p->n_int64_data},
-                        {"double_data", p->n_double_data},   {"uint64_data", p->n_uint64_data},
-                        {"string_data", p->n_string_data},   {"external_data", p->n_external_data}};
+  DataField fields[] = {{"raw_data", p->has_raw_data != 0}, {"float_data", p->n_float_data},
+                        {"int32_data", p->n_int32_data},    {"int64_data", p->n_int64_data},
+                        {"double_data", p->n_double_data},  {"uint64_data", p->n_uint64_data},
+                        {"string_data", p->n_string_data},  {"external_data", p->n_external_data}};
   const char *found = NULL;
   for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
     if (!fields[i].n) continue;
@@ -219,7 +239,8 @@ static int64_t place_number(const Load *l, const char *key, const char *value) {
   errno = 0;
   long long v = strtoll(value, &end, 10);
   if (errno == ERANGE) ctx_fail(l->ctx, NULL, "%s: external %s %s overflows", l->owner, key, quoted(l->ctx, value));
-  if (!*value || *end) ctx_fail(l->ctx, NULL, "%s: external %s %s is not a number", l->owner, key, quoted(l->ctx, value));
+  if (!*value || *end)
+    ctx_fail(l->ctx, NULL, "%s: external %s %s is not a number", l->owner, key, quoted(l->ctx, value));
   if (v < 0) ctx_fail(l->ctx, NULL, "%s: external %s %lld is negative", l->owner, key, v);
   return v;
 }
@@ -230,7 +251,10 @@ static Place read_place(const Load *l) {
   for (size_t i = 0; i < l->proto->n_external_data; i++) {
     const char *key = l->proto->external_data[i]->key, *value = l->proto->external_data[i]->value;
     if (!key || !value) ctx_fail(l->ctx, NULL, "%s: an entry of external_data has no key or value", l->owner);
-    unsigned which = strcmp(key, "location") == 0 ? 1u : strcmp(key, "offset") == 0 ? 2u : strcmp(key, "length") == 0 ? 4u : 0;
+    unsigned which = strcmp(key, "location") == 0 ? 1u
+                     : strcmp(key, "offset") == 0 ? 2u
+                     : strcmp(key, "length") == 0 ? 4u
+                                                  : 0;
     if (seen & which) ctx_fail(l->ctx, NULL, "%s: external %s is given twice", l->owner, key);
     seen |= which;
     if (which == 1) p.location = value;

@@ -1,50 +1,27 @@
 /* Older forms of operators to the newest one (opset 28), so that nothing behind the frontend knows versions.
  *
  * One table says which versions of which operator go through which function; the functions change the RawNode in place.
- * What an attribute used to say mostly has become an input. Attributes and inputs that were only added since need nothing.
+ * What an attribute used to say mostly has become an input. Attributes and inputs that were only added since need
+ * nothing.
  */
 #include "frontend.h"
 
 #include <string.h>
 
-static double number_attr(const RawNode *n, const char *name, double fallback) {
-  const Attr *a = raw_attr(n, name);
-  if (!a) return fallback;
-  return a->kind == ATTR_INT ? (double)a->i : a->kind == ATTR_FLOAT ? a->f : fallback;
-}
-
-static const char *string_attr(const RawNode *n, const char *name, const char *fallback) {
-  const Attr *a = raw_attr(n, name);
-  return a && a->kind == ATTR_STRING ? a->s : fallback;
-}
-
-static void set_string(RawNode *n, const char *name, const char *s) {
-  raw_set_attr(n, (Attr){.name = name, .kind = ATTR_STRING, .s = s, .n = strlen(s)});
-}
-
-static void set_int(RawNode *n, const char *name, int64_t i) { raw_set_attr(n, (Attr){.name = name, .kind = ATTR_INT, .i = i}); }
-
-static bool is_present(const RawNode *n, int i) { return i < n->n_in && n->in[i]; }
-
-/* Numbers made from attributes take the type of what they are used with, where the model says it. */
-static DType float_type(const RawNode *n) {
-  DType t = is_present(n, 0) ? n->in[0]->dtype : DT_NONE;
-  return dtype_is_float(t) ? t : DT_F32;
-}
-
 /* Turns a list of ints into input i. A missing or empty list leaves the input absent. */
 static bool ints_to_input(RawNode *n, const char *name, int i) {
   const Attr *a = raw_attr(n, name);
   if (!a) return true;
-  if (a->kind != ATTR_INTS) return raw_fault(n, "attribute \"%s\" is %s, but must be a list of ints", name, attribute_kind_name(a->kind));
-  if (is_present(n, i)) return raw_fault(n, "has both an attribute \"%s\" and an input %d", name, i);
+  if (a->kind != ATTR_INTS)
+    return raw_fault(n, "attribute \"%s\" is %s, but must be a list of ints", name, attribute_kind_name(a->kind));
+  if (raw_has(n, i)) return raw_fault(n, "has both an attribute \"%s\" and an input %d", name, i);
   if (a->n) raw_set_input(n, i, constant_ints(n, a->n, a->ints));
   raw_drop_attr(n, name);
   return true;
 }
 
 static bool need_input(RawNode *n, int i, const char *attr) {
-  return is_present(n, i) || raw_fault(n, "attribute \"%s\" is missing", attr);
+  return raw_has(n, i) || raw_fault(n, "attribute \"%s\" is missing", attr);
 }
 
 /* ---- constants ---- */
@@ -88,7 +65,7 @@ static bool axes_needed(RawNode *n) { return ints_to_input(n, "axes", 1) && need
 static bool split_sizes(RawNode *n) { return ints_to_input(n, "split", 1); }
 
 static bool split_equal(RawNode *n) {
-  if (!is_present(n, 1) && !raw_attr(n, "num_outputs")) set_int(n, "num_outputs", n->n_out);
+  if (!raw_has(n, 1) && !raw_attr(n, "num_outputs")) raw_set_int(n, "num_outputs", n->n_out);
   return true;
 }
 
@@ -106,18 +83,18 @@ static bool top_k(RawNode *n) {
 }
 
 static bool clip(RawNode *n) {
-  DType type = float_type(n);
-  if (raw_attr(n, "min")) raw_set_input(n, 1, constant_number(n, type, number_attr(n, "min", 0)));
-  if (raw_attr(n, "max")) raw_set_input(n, 2, constant_number(n, type, number_attr(n, "max", 0)));
+  DType type = raw_float_type(n);
+  if (raw_attr(n, "min")) raw_set_input(n, 1, constant_number(n, type, raw_number(n, "min", 0)));
+  if (raw_attr(n, "max")) raw_set_input(n, 2, constant_number(n, type, raw_number(n, "max", 0)));
   raw_drop_attr(n, "min");
   raw_drop_attr(n, "max");
   return true;
 }
 
 static bool pad(RawNode *n) {
-  double value = number_attr(n, "value", 0);
+  double value = raw_number(n, "value", 0);
   if (!ints_to_input(n, "pads", 1) || !need_input(n, 1, "pads")) return false;
-  if (value != 0) raw_set_input(n, 2, constant_number(n, float_type(n), value));
+  if (value != 0) raw_set_input(n, 2, constant_number(n, raw_float_type(n), value));
   raw_drop_attr(n, "value");
   return true;
 }
@@ -126,13 +103,13 @@ static bool pad(RawNode *n) {
 
 /* Softmax took all axes from `axis` on as one. */
 static bool softmax(RawNode *n) {
-  int64_t axis = (int64_t)number_attr(n, "axis", 1);
-  int rank = is_present(n, 0) ? n->in[0]->shape.rank : -1;
+  int64_t axis = (int64_t)raw_number(n, "axis", 1);
+  int rank = raw_has(n, 0) ? n->in[0]->shape.rank : -1;
   if (axis == -1 || (rank > 0 && axis == rank - 1)) {
-    set_int(n, "axis", -1);
+    raw_set_int(n, "axis", -1);
     return true;
   }
-  if (!is_present(n, 0) || n->n_out != 1) return true; /* the arity check will say so */
+  if (!raw_has(n, 0) || n->n_out != 1) return true; /* the arity check will say so */
   Node *flat = raw_emit(n, "Flatten", 1, n->in, NULL);
   node_set_int(flat, "axis", axis);
   Node *soft = raw_emit(n, n->op_type, 1, flat->out, NULL), *shape = raw_emit(n, "Shape", 1, n->in, NULL);
@@ -144,28 +121,28 @@ static bool softmax(RawNode *n) {
 }
 
 static bool batch_norm_spatial(RawNode *n) {
-  if (number_attr(n, "spatial", 1) != 1) return raw_fault(n, "attribute \"spatial\" 0 is not supported");
+  if (raw_number(n, "spatial", 1) != 1) return raw_fault(n, "attribute \"spatial\" 0 is not supported");
   raw_drop_attr(n, "spatial");
   return true;
 }
 
 static bool batch_norm(RawNode *n) {
-  if (n->n_out > 1 || number_attr(n, "training_mode", 0) != 0)
+  if (n->n_out > 1 || raw_number(n, "training_mode", 0) != 0)
     return raw_fault(n, "is in training mode: export the model for inference");
   return true;
 }
 
 static bool dropout(RawNode *n) {
-  if (is_present(n, 2)) {
+  if (raw_has(n, 2)) {
     double training = 1;
     if (!value_is_number(n->in[2], &training) || training != 0)
       return raw_fault(n, "is in training mode: export the model for inference");
   }
-  if (!is_present(n, 0)) return raw_fault(n, "input 0 is missing");
+  if (!raw_has(n, 0)) return raw_fault(n, "input 0 is missing");
   if (n->n_out == 2 && n->out[1]) { /* the mask: nothing is dropped */
     Node *shape = raw_emit(n, "Shape", 1, n->in, NULL);
     Node *ones = raw_emit(n, "ConstantOfShape", 1, shape->out, n->out[1]);
-    Value *one = constant_number(n, n->version >= 10 ? DT_BOOL : float_type(n), 1);
+    Value *one = constant_number(n, n->version >= 10 ? DT_BOOL : raw_float_type(n), 1);
     int64_t length = 1;
     Tensor *t = tensor_new(n->reader->ctx, one->dtype, 1, &length, one->tensor->data);
     node_set_attr(ones, (Attr){.name = "value", .kind = ATTR_TENSOR, .tensor = t});
@@ -183,17 +160,18 @@ static bool scatter(RawNode *n) {
 }
 
 static bool group_norm(RawNode *n) {
-  return raw_fault(n, "opsets 18 to 20 scale per group; export with opset 21 or newer, where scale and bias are per channel");
+  return raw_fault(
+      n, "opsets 18 to 20 scale per group; export with opset 21 or newer, where scale and bias are per channel");
 }
 
 /* ---- resizing ---- */
 
 /* Upsample, and Resize of opset 10, count from the pixels' corners. */
 static bool resize_from_corner(RawNode *n, Value *scales, const char *nearest) {
-  const char *mode = string_attr(n, "mode", "nearest");
-  set_string(n, "mode", strcmp(mode, "bilinear") == 0 ? "linear" : mode);
-  set_string(n, "coordinate_transformation_mode", "asymmetric");
-  set_string(n, "nearest_mode", nearest);
+  const char *mode = raw_string(n, "mode", "nearest");
+  raw_set_string(n, "mode", strcmp(mode, "bilinear") == 0 ? "linear" : mode);
+  raw_set_string(n, "coordinate_transformation_mode", "asymmetric");
+  raw_set_string(n, "nearest_mode", nearest);
   Value *x = n->n_in ? n->in[0] : NULL;
   n->n_in = 0;
   raw_set_input(n, 0, x);
@@ -205,7 +183,8 @@ static bool resize_from_corner(RawNode *n, Value *scales, const char *nearest) {
 static bool upsample(RawNode *n) {
   Ctx *c = n->reader->ctx;
   const Attr *a = raw_attr(n, "scales");
-  if (n->version >= 9) return is_present(n, 1) ? resize_from_corner(n, n->in[1], "floor") : raw_fault(n, "input 1 is missing");
+  if (n->version >= 9)
+    return raw_has(n, 1) ? resize_from_corner(n, n->in[1], "floor") : raw_fault(n, "input 1 is missing");
   if (!a || a->kind != ATTR_FLOATS) return raw_fault(n, "attribute \"scales\" must be a list of floats");
   int64_t count = (int64_t)a->n;
   Tensor *t = tensor_new(c, DT_F32, 1, &count, NULL);
@@ -216,14 +195,14 @@ static bool upsample(RawNode *n) {
 
 /* Opset 10 took the nearest pixel below when enlarging and above when reducing. */
 static bool resize_10(RawNode *n) {
-  if (!is_present(n, 1)) return raw_fault(n, "input 1 is missing");
+  if (!raw_has(n, 1)) return raw_fault(n, "input 1 is missing");
   const Tensor *scales = n->in[1]->tensor;
   bool enlarges = true, reduces = true;
   for (int64_t i = 0; scales && i < tensor_count(scales); i++) {
     enlarges = enlarges && tensor_number(scales, i) >= 1;
     reduces = reduces && tensor_number(scales, i) <= 1;
   }
-  bool nearest = strcmp(string_attr(n, "mode", "nearest"), "nearest") == 0;
+  bool nearest = strcmp(raw_string(n, "mode", "nearest"), "nearest") == 0;
   if (nearest && (!scales || (!enlarges && !reduces)))
     return raw_fault(n, "nearest resizing of opset 10 needs constant scales that all enlarge or all reduce");
   return resize_from_corner(n, n->in[1], enlarges ? "floor" : "ceil");
@@ -231,7 +210,7 @@ static bool resize_10(RawNode *n) {
 
 /* What is not given may be absent or an empty tensor; roi only matters to one mode. */
 static bool resize(RawNode *n) {
-  if (is_present(n, 1) && strcmp(string_attr(n, "coordinate_transformation_mode", ""), "tf_crop_and_resize") != 0)
+  if (raw_has(n, 1) && strcmp(raw_string(n, "coordinate_transformation_mode", ""), "tf_crop_and_resize") != 0)
     n->in[1] = NULL;
   for (int i = 1; i < n->n_in; i++)
     if (n->in[i] && n->in[i]->tensor && tensor_count(n->in[i]->tensor) == 0) n->in[i] = NULL;
@@ -250,39 +229,6 @@ static bool cast(RawNode *n) {
   return false;
 }
 
-/* ---- composed of others ---- */
-
-static bool lp_normalization(RawNode *n) {
-  int64_t axis = (int64_t)number_attr(n, "axis", -1), p = (int64_t)number_attr(n, "p", 2);
-  if (!is_present(n, 0) || (p != 1 && p != 2)) return raw_fault(n, "needs an input and p 1 or 2");
-  Value *in[2] = {n->in[0], constant_ints(n, 1, &axis)};
-  Node *length = raw_emit(n, p == 1 ? "ReduceL1" : "ReduceL2", 2, in, NULL);
-  raw_set_input(n, 1, length->out[0]);
-  n->op_type = "Div";
-  n->n_attr = 0;
-  return true;
-}
-
-/* (x - mean) / (deviation + 1e-9) over the axes. */
-static bool mean_variance_normalization(RawNode *n) {
-  static const int64_t usual[] = {0, 2, 3};
-  const Attr *a = raw_attr(n, "axes");
-  if (!is_present(n, 0) || (a && a->kind != ATTR_INTS)) return raw_fault(n, "needs an input and a list of ints as axes");
-  Value *axes = a ? constant_ints(n, a->n, a->ints) : constant_ints(n, 3, usual);
-  Value *of_x[2] = {n->in[0], axes};
-  Value *centre[2] = {n->in[0], raw_emit(n, "ReduceMean", 2, of_x, NULL)->out[0]};
-  Value *d = raw_emit(n, "Sub", 2, centre, NULL)->out[0];
-  Value *square[2] = {d, d};
-  Value *of_square[2] = {raw_emit(n, "Mul", 2, square, NULL)->out[0], axes};
-  Value *variance = raw_emit(n, "ReduceMean", 2, of_square, NULL)->out[0];
-  Value *sum[2] = {raw_emit(n, "Sqrt", 1, &variance, NULL)->out[0], constant_number(n, float_type(n), 1e-9)};
-  raw_set_input(n, 1, raw_emit(n, "Add", 2, sum, NULL)->out[0]);
-  n->in[0] = d;
-  n->op_type = "Div";
-  n->n_attr = 0;
-  return true;
-}
-
 /* ---- the table ---- */
 
 static const struct {
@@ -290,16 +236,18 @@ static const struct {
   int from, to; /* opsets, both included */
   bool (*fn)(RawNode *n);
 } upgrades[] = {
+    {"Attention", 23, OPSET_NEWEST, compose_attention},
     {"BatchNormalization", 7, 8, batch_norm_spatial},
     {"BatchNormalization", 7, OPSET_NEWEST, batch_norm},
     {"Cast", 7, OPSET_NEWEST, cast},
     {"Clip", 7, 10, clip},
     {"Constant", 7, OPSET_NEWEST, constant},
     {"Dropout", 7, OPSET_NEWEST, dropout},
+    {"Einsum", 12, OPSET_NEWEST, compose_einsum},
     {"GroupNormalization", 18, 20, group_norm},
     {"LogSoftmax", 7, 12, softmax},
-    {"LpNormalization", 7, OPSET_NEWEST, lp_normalization},
-    {"MeanVarianceNormalization", 9, OPSET_NEWEST, mean_variance_normalization},
+    {"LpNormalization", 7, OPSET_NEWEST, compose_lp_normalization},
+    {"MeanVarianceNormalization", 9, OPSET_NEWEST, compose_mean_variance},
     {"Pad", 7, 10, pad},
     {"ReduceL1", 7, 17, axes_input},
     {"ReduceL2", 7, 17, axes_input},
@@ -319,6 +267,7 @@ static const struct {
     {"Split", 7, 12, split_sizes},
     {"Split", 7, OPSET_NEWEST, split_equal},
     {"Squeeze", 7, 12, axes_input},
+    {"SwiGLU", 28, OPSET_NEWEST, compose_swiglu},
     {"TopK", 7, 9, top_k},
     {"Unsqueeze", 7, 12, axes_needed},
     {"Upsample", 7, 9, upsample},

@@ -2,8 +2,9 @@
  *
  * protobuf-c recurses without a limit and believes lengths, so a message is first walked here with an explicit stack,
  * guided by the descriptors that protoc-c generated from onnx.proto. The same walk, done a second time, writes what is
- * unpacked: a copy without the fields we have no use for, and with a Span of 16 bytes in place of each tensor's data, so
- * that weights are never copied. Lengths of messages in the copy are five-byte varints, patched when the message ends.
+ * unpacked: a copy without the fields we have no use for, and with a Span of 16 bytes in place of each tensor's data,
+ * so that weights are never copied. Lengths of messages in the copy are five-byte varints, patched when the message
+ * ends.
  */
 #include "frontend.h"
 

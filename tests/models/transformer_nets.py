@@ -105,14 +105,15 @@ ARCHITECTURES: dict[str, Architecture] = {
             hf.Dinov2ForImageClassification,
             hf.Dinov2Config,
             num_labels=10,
-            hidden_size=48,
-            num_hidden_layers=3,
+            hidden_size=96,
+            num_hidden_layers=2,
             num_attention_heads=3,
             mlp_ratio=2,
-            image_size=56,
+            image_size=140,
             patch_size=14,
         ),
-        # Not the picture size the position embedding was made for: it is resized.
+        # Not the picture size the position embedding was made for: it is resized (cubic), and
+        # is large enough that the exporter leaves that in the graph.
         ("logits",),
         {"pixel_values": (1, 3, 70, 42)},
         {
@@ -140,6 +141,23 @@ ARCHITECTURES: dict[str, Architecture] = {
         ("logits",),
         _PIXELS,
         {"num_labels": 1000, "image_size": 256, "window_size": 8},
+        {"pixel_values": (1, 3, 256, 256)},
+    ),
+    # A picture so large that the exporter leaves the making of the window masks in the graph.
+    "swinv2-masks": Architecture(
+        _builder(
+            hf.Swinv2ForImageClassification,
+            hf.Swinv2Config,
+            num_labels=5,
+            image_size=256,
+            patch_size=4,
+            embed_dim=12,
+            depths=[2],
+            num_heads=[1],
+            window_size=8,
+            mlp_ratio=1.0,
+        ),
+        ("logits",),
         {"pixel_values": (1, 3, 256, 256)},
     ),
     "convnext": Architecture(

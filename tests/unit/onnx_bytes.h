@@ -10,7 +10,10 @@
 #include <string.h>
 #include <cmocka.h>
 
-typedef struct { uint8_t *data; size_t n, cap; } Bytes;
+typedef struct {
+  uint8_t *data;
+  size_t n, cap;
+} Bytes;
 
 static inline void put(Bytes *b, const void *data, size_t n) {
   if (b->n + n > b->cap) {
@@ -53,8 +56,21 @@ static inline void put_message(Bytes *b, unsigned field, Bytes m) {
 
 /* ---- ONNX messages ---- */
 
-enum { ONNX_FLOAT = 1, ONNX_UINT8, ONNX_INT8, ONNX_UINT16, ONNX_INT16, ONNX_INT32, ONNX_INT64, ONNX_STRING, ONNX_BOOL,
-       ONNX_FLOAT16, ONNX_DOUBLE, ONNX_UINT32, ONNX_UINT64 };
+enum {
+  ONNX_FLOAT = 1,
+  ONNX_UINT8,
+  ONNX_INT8,
+  ONNX_UINT16,
+  ONNX_INT16,
+  ONNX_INT32,
+  ONNX_INT64,
+  ONNX_STRING,
+  ONNX_BOOL,
+  ONNX_FLOAT16,
+  ONNX_DOUBLE,
+  ONNX_UINT32,
+  ONNX_UINT64
+};
 
 static inline Bytes tensor_head(const char *name, int type, int rank, const int64_t *dims) {
   Bytes t = {0};
@@ -83,8 +99,10 @@ static inline Bytes value_info(const char *name, int type, int rank, const int64
   Bytes shape = {0}, tensor = {0}, t = {0}, info = {0};
   for (int i = 0; i < rank; i++) {
     Bytes d = {0};
-    if (dims[i] >= 0) put_int(&d, 1, dims[i]);
-    else put_text(&d, 2, "N");
+    if (dims[i] >= 0)
+      put_int(&d, 1, dims[i]);
+    else
+      put_text(&d, 2, "N");
     put_message(&shape, 1, d);
   }
   put_int(&tensor, 1, type);

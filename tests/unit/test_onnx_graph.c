@@ -373,7 +373,8 @@ static void constant_branches_are_taken(void **state) {
   assert_int_equal(r.graph->outputs[0]->producer->op, OP_ABS);
   assert_string_equal(r.graph->outputs[0]->name, "y");
   done(&r);
-  refused(if_model(false), "operator \"If\" is not supported unless its condition is a constant (1 node): node 0 \"if\"");
+  refused(if_model(false),
+          "operator \"If\" is not supported unless its condition is a constant (1 node): node 0 \"if\"");
 }
 
 /* ---- layers ---- */
@@ -392,7 +393,8 @@ static void layers_come_from_paths_metadata_or_weights(void **state) {
   put_message(&g, 1, node("Relu", "node_r", "c", "d"));
   put_message(&g, 1, node("Add", "node_b", "d enc.blocks.2.out.bias", "y"));
   Reading r = accepted(model(g, 13));
-  const char *wanted[] = {"blocks.3/moe/fc1", "model/layers.0/mlp", "enc/blocks.2/fc", "enc/blocks.2", "enc/blocks.2/out"};
+  const char *wanted[] = {"blocks.3/moe/fc1", "model/layers.0/mlp", "enc/blocks.2/fc", "enc/blocks.2",
+                          "enc/blocks.2/out"};
   const Node *n = r.graph->first;
   for (int i = 0; i < 5; i++, n = n->next) assert_string_equal(n->scope, wanted[i]);
   done(&r);

@@ -27,10 +27,14 @@ static void every_type_in_its_field(void **state) {
     unsigned field; /* int32_data 5, int64_data 7, uint64_data 11 */
     int64_t first, second;
   } cases[] = {
-      {ONNX_INT8, DT_I8, 5, -128, 127},       {ONNX_UINT8, DT_U8, 5, 0, 255},
-      {ONNX_INT16, DT_I16, 5, -32768, 32767}, {ONNX_UINT16, DT_U16, 5, 0, 65535},
-      {ONNX_INT32, DT_I32, 5, INT32_MIN, INT32_MAX}, {ONNX_BOOL, DT_BOOL, 5, 1, 0},
-      {ONNX_INT64, DT_I64, 7, INT64_MIN, INT64_MAX}, {ONNX_UINT32, DT_U32, 11, 0, UINT32_MAX},
+      {ONNX_INT8, DT_I8, 5, -128, 127},
+      {ONNX_UINT8, DT_U8, 5, 0, 255},
+      {ONNX_INT16, DT_I16, 5, -32768, 32767},
+      {ONNX_UINT16, DT_U16, 5, 0, 65535},
+      {ONNX_INT32, DT_I32, 5, INT32_MIN, INT32_MAX},
+      {ONNX_BOOL, DT_BOOL, 5, 1, 0},
+      {ONNX_INT64, DT_I64, 7, INT64_MIN, INT64_MAX},
+      {ONNX_UINT32, DT_U32, 11, 0, UINT32_MAX},
       {ONNX_UINT64, DT_U64, 11, 0, INT64_MAX},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
@@ -119,7 +123,8 @@ static void sizes_must_agree(void **state) {
   (void)state;
   const float v[4] = {0};
   const int64_t two = 2, minus = -2, huge[3] = {1ll << 31, 1ll << 31, 1ll << 31}, nine[9] = {1, 1, 1, 1, 1, 1, 1, 1, 1};
-  tensor_refused(raw_tensor("w", ONNX_FLOAT, 1, &two, v, 7), "initializer \"w\": raw_data has 7 bytes, but f32[2] takes 8");
+  tensor_refused(raw_tensor("w", ONNX_FLOAT, 1, &two, v, 7),
+                 "initializer \"w\": raw_data has 7 bytes, but f32[2] takes 8");
   tensor_refused(raw_tensor("w", ONNX_FLOAT, 1, &two, v, 16), "raw_data has 16 bytes, but f32[2] takes 8");
   tensor_refused(tensor_head("w", ONNX_FLOAT, 1, &two), "f32[2] without data");
   tensor_refused(raw_tensor("w", ONNX_FLOAT, 1, &minus, v, 8), "dimension 0 is negative");
@@ -166,7 +171,9 @@ static void unsupported_types_are_named_when_used(void **state) {
 
 /* ---- external data, in a folder of its own ---- */
 
-typedef struct { char folder[64]; } Folder;
+typedef struct {
+  char folder[64];
+} Folder;
 
 static void write_file(const Folder *f, const char *name, const void *data, size_t n) {
   char path[128];

@@ -1,5 +1,5 @@
-/* Older forms of operators and what the frontend makes of them. A node is written as `Op(inputs) attributes`, constants as
- * their values; helper nodes stand before it, separated by "; ". */
+/* Older forms of operators and what the frontend makes of them. A node is written as `Op(inputs) attributes`, constants
+ * as their values; helper nodes stand before it, separated by "; ". */
 #include "onnx_bytes.h"
 
 /* ---- a graph as text ---- */
@@ -10,11 +10,14 @@ static void add_value(Text *t, const Graph *g, const Value *v) {
   } else if (!v->tensor) { /* made by the k-th node: #k */
     size_t k = 0;
     for (const Node *n = g->first; n && n != v->producer; n = n->next) k++;
-    if (v->producer) text_add(t, "#%zu", k);
-    else text_add(t, "%s", v->name);
+    if (v->producer)
+      text_add(t, "#%zu", k);
+    else
+      text_add(t, "%s", v->name);
   } else {
     text_add(t, "%s", v->tensor->rank ? "[" : "");
-    for (int64_t i = 0; i < tensor_count(v->tensor); i++) text_add(t, "%s%g", i ? " " : "", tensor_number(v->tensor, i));
+    for (int64_t i = 0; i < tensor_count(v->tensor); i++)
+      text_add(t, "%s%g", i ? " " : "", tensor_number(v->tensor, i));
     text_add(t, "%s", v->tensor->rank ? "]" : "");
   }
 }
@@ -72,8 +75,8 @@ static const int64_t zero_two[] = {0, 2}, ones[] = {1, 1, 1, 1, 1, 1};
 
 static void axes_become_inputs(void **state) {
   (void)state;
-  static const char *const reductions[] = {"ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax",
-                                           "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSumSquare"};
+  static const char *const reductions[] = {"ReduceL1",   "ReduceL2",  "ReduceLogSum", "ReduceLogSumExp", "ReduceMax",
+                                           "ReduceMean", "ReduceMin", "ReduceProd",   "ReduceSumSquare"};
   char wanted[64];
   for (size_t i = 0; i < sizeof reductions / sizeof *reductions; i++) {
     snprintf(wanted, sizeof wanted, "%s(x, [0 2])", reductions[i]);
@@ -103,8 +106,7 @@ static void softmax_over_all_further_axes(void **state) {
   Bytes last = node("Softmax", "n", "x", "y");
   attr_int(&last, "axis", 2);
   becomes(12, last, "Softmax(x) axis=-1");
-  becomes(11, node("LogSoftmax", "n", "x", "y"),
-          "Flatten(x) axis=1; LogSoftmax(#0); Shape(x); Reshape(#1, #2)");
+  becomes(11, node("LogSoftmax", "n", "x", "y"), "Flatten(x) axis=1; LogSoftmax(#0); Shape(x); Reshape(#1, #2)");
   becomes(13, node("Softmax", "n", "x", "y"), "Softmax(x)");
 }
 
@@ -172,7 +174,8 @@ static void renamed_and_composed(void **state) {
   becomes(9, node("Scatter", "n", "x x x", "y"), "ScatterElements(x, x, x)");
   becomes(11, node("LpNormalization", "n", "x", "y"), "ReduceL2(x, [-1]); Div(x, #0)");
   becomes(13, node("MeanVarianceNormalization", "n", "x", "y"),
-          "ReduceMean(x, [0 2 3]); Sub(x, #0); Mul(#1, #1); ReduceMean(#2, [0 2 3]); Sqrt(#3); Add(#4, 1e-09); Div(#1, #5)");
+          "ReduceMean(x, [0 2 3]); Sub(x, #0); Mul(#1, #1); ReduceMean(#2, [0 2 3]); Sqrt(#3); Add(#4, 1e-09); Div(#1, "
+          "#5)");
 }
 
 static void constants_of_every_kind(void **state) {

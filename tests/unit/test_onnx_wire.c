@@ -61,18 +61,24 @@ static void malformed_bytes_are_refused_with_offset(void **state) {
   (void)state;
   refused((Bytes){0}, "is empty");
   refused(BYTES("\x08"), "at byte 1, in ModelProto: a varint is cut off");
-  refused(BYTES("\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x08\x80"), "at byte 12, in ModelProto: a varint is cut off");
-  refused(BYTES("\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02"), "at byte 1, in ModelProto: a varint has more than 64 bits");
+  refused(BYTES("\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x08\x80"),
+          "at byte 12, in ModelProto: a varint is cut off");
+  refused(BYTES("\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02"),
+          "at byte 1, in ModelProto: a varint has more than 64 bits");
   refused(BYTES("\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"), "a varint has more than 64 bits");
   refused(BYTES("\x08\x08\x0b"), "at byte 2, in ModelProto: field 1 has the unknown wire type 3");
   refused(BYTES("\x0f"), "unknown wire type 7");
   refused(BYTES("\x02\x01x"), "field number 0");
   refused(BYTES("\x0d\x01\x02\x03\x04"), "field ir_version has wire type 5 instead of 0");
   refused(BYTES("\x08\x08\x3a\x7f"), "at byte 3, in ModelProto: message graph of 127 bytes reaches beyond the end");
-  refused(BYTES("\x12\x05" "ab"), "a field of 5 bytes reaches beyond the end of its message, 2 bytes on");
+  refused(BYTES("\x12\x05"
+                "ab"),
+          "a field of 5 bytes reaches beyond the end of its message, 2 bytes on");
   refused(BYTES("\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"), "reaches beyond the end of its message");
   refused(BYTES("\x3a\x00\x3a\x00"), "at byte 3, in ModelProto: field graph is there twice");
-  refused(BYTES("\x12\x03" "a\0b"), "the text of producer_name contains a NUL");
+  refused(BYTES("\x12\x03"
+                "a\0b"),
+          "the text of producer_name contains a NUL");
   refused(BYTES("not an ONNX file at all"), "is not a valid ONNX model: at byte");
 }
 
@@ -81,7 +87,10 @@ static void lengths_are_held_against_the_message_around(void **state) {
   (void)state;
   Bytes m = {0};
   put_int(&m, 1, 8);
-  put_bytes(&m, 7, "\x12\x10" "abc", 5); /* graph { name of 16 bytes } in 5 bytes */
+  put_bytes(&m, 7,
+            "\x12\x10"
+            "abc",
+            5); /* graph { name of 16 bytes } in 5 bytes */
   put_text(&m, 2, "enough bytes behind it to read on");
   refused(m, "in GraphProto: a field of 16 bytes reaches beyond the end of its message, 3 bytes on");
 }

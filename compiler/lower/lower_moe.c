@@ -1,0 +1,189 @@
+/* moecc.Moe: route (scores to the k chosen experts and weights of each token), queue (tokens by expert, one counting
+ * sort), then the expert loop, whose body is two or three matrix multiplications on an expert's queue: fc1 reads tokens'
+ * rows in place, fc2 adds to them. Experts ascend, so that a token's sum has one order.
+ *
+ * All of an expert's weights are one unit. Token-major, the loop runs over the (token, expert) pairs as the router wrote
+ * them: a token's experts ascend there too, so the bits are the same. The loop's queue_begin is then the expert of each pair.
+ */
+#include "expr.h"
+#include "gemm.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { FC1 = 2, FC2 = 4, FC3 = 6 }; /* inputs of the node; biases behind them */
+
+typedef struct {
+  Program *p;
+  Node *n;
+  int64_t tokens, hidden, experts, inner, k;
+  View x, y, token, weight, queue, inside;
+} Moe;
+
+static Value *input(const Node *n, int i) { return i < n->n_own ? n->in[i] : NULL; }
+
+static const Tensor *expert_tensor(Moe *m, int i) {
+  Value *v = input(m->n, i);
+  if (v && !v->tensor) ctx_fail(m->p->ctx, m->n, "the experts' weights must be constant: \"%s\" is computed", v->name);
+  return v ? v->tensor : NULL;
+}
+
+/* ---- routing ------------------------------------------------------------------------------------------------------------ */
+
+static int64_t gate_number(Moe *m) {
+  static const char *const names[] = {"softmax", "topk_softmax", "none"};
+  const char *gate = node_string(m->n, "gate", "softmax");
+  for (int i = 0; i < 3; i++)
+    if (strcmp(gate, names[i]) == 0) return i;
+  ctx_fail(m->p->ctx, m->n, "gate \"%s\" does not exist: softmax, topk_softmax and none do", gate);
+}
+
+static void route(Moe *m, View *expert, View *weight, View *token) {
+  Program *p = m->p;
+  View scores = low_last_dense(p, m->n->in[1]);
+  *expert = low_temp(p, "chosen", DT_U32, m->tokens * m->k);
+  *token = low_temp(p, "chosen_by", DT_U32, m->tokens * m->k);
+  *weight = low_temp(p, "gate", DT_F32, m->tokens * m->k);
+  Step *s = low_call(p, m->n, low_kernel(p, "moe_route", "moe_route_f32", NULL));
+  low_read(s, &scores);
+  low_write(s, weight);
+  low_write(s, expert);
+  low_write(s, token);
+  low_flags(s);
+  low_size(s, scores.stride[0]);
+  low_size(s, m->tokens);
+  low_size(s, m->experts);
+  low_size(s, m->k);
+  low_size(s, gate_number(m));
+  low_size(s, node_int(m->n, "normalize", 0) != 0);
+}
+
+static void queue(Moe *m, const View *expert, const View *weight) {
+  Program *p = m->p;
+  m->queue = low_temp(p, "queue_begin", DT_U32, m->experts + 1);
+  m->token = low_temp(p, "queue", DT_U32, m->tokens * m->k);
+  m->weight = low_temp(p, "queue_weight", DT_F32, m->tokens * m->k);
+  Step *s = low_call(p, m->n, low_kernel(p, "moe_queue", "moe_queue", NULL));
+  low_read(s, expert);
+  low_read(s, weight);
+  low_write(s, &m->queue);
+  low_write(s, &m->token);
+  low_write(s, &m->weight);
+  low_size(s, m->tokens);
+  low_size(s, m->experts);
+  low_size(s, m->k);
+}
+
+/* ---- experts ------------------------------------------------------------------------------------------------------------ */
+
+static void write_bias(const UnitPart *part, int64_t expert, void *dst) {
+  int64_t n = part->param[0];
+  float *out = dst;
+  for (int64_t i = 0; i < n; i++) out[i] = gemm_number(part->source, expert * n + i);
+}
+
+/* A layer's panels and bias, n columns of k, as the next two arguments. */
+static void expert_weights(Moe *m, Step *s, int i, int64_t k, int64_t n, Tile tile) {
+  gemm_weight(m->p, s, expert_tensor(m, i), (Matrix){k, n, 1, k, 0}, tile);
+  const Tensor *bias = expert_tensor(m, i + 1);
+  const int64_t param[6] = {n};
+  if (bias) low_weight(m->p, s, DT_F32, n * 4, bias, write_bias, param, LAYOUT_FLOAT);
+  else low_null(s, DT_F32);
+}
+
+/* The number of rows that a queue has on average decides the tile. */
+static int64_t expected_rows(const Moe *m) {
+  int64_t rows = m->p->moe_token_major ? 1 : m->tokens * m->k / m->experts;
+  return rows > 0 ? rows : 1;
+}
+
+/* The COMBINE hole of the layer that gives the hidden row (`times`: the one that multiplies it), and its name. */
+static const char *combine(Moe *m, bool times, const char **name) {
+  static const char *const plain[][2] = {{"relu", "vf_max(vf_zero(), sum)"}, {"gelu", "vf_gelu(sum)"},
+                                         {"gelu_tanh", "vf_gelu_tanh(sum)"}, {"silu", "vf_silu(sum)"},
+                                         {"identity", "sum"}};
+  Ctx *c = m->p->ctx;
+  const char *activation = node_string(m->n, "activation", "gelu"), *body = NULL;
+  *name = times ? "times" : activation;
+  double limit = node_float(m->n, "limit", INFINITY);
+  const char *alpha = expr_number(c, DT_F32, node_float(m->n, "alpha", 1)), *high = expr_number(c, DT_F32, limit);
+  if (strcmp(activation, "swiglu") == 0)
+    body = times ? ctx_format(c, "  const vf up = vf_max(vf_set1(%s), vf_min(vf_set1(%s), sum));\n"
+                                 "  return before * (up + vf_set1(%s));\n",
+                              expr_number(c, DT_F32, -limit), high, expr_number(c, DT_F32, node_float(m->n, "beta", 0)))
+                 : ctx_format(c, "  const vf gate = vf_min(vf_set1(%s), sum);\n  (void)before;\n"
+                                 "  return gate * vf_sigmoid(vf_set1(%s) * gate);\n", high, alpha);
+  else if (times) body = "  return sum * before;\n";
+  for (size_t i = 0; !body && i < sizeof plain / sizeof *plain; i++)
+    if (strcmp(activation, plain[i][0]) == 0) body = ctx_format(c, "  (void)before;\n  return %s;\n", plain[i][1]);
+  if (!body) ctx_fail(c, m->n, "activation \"%s\" is not known", activation);
+  return ctx_format(c, "static inline vf COMBINE(vf sum, vf before)\n{\n%s}\n", body);
+}
+
+static void first_layer(Moe *m, Step *loop, int i, bool times) {
+  Program *p = m->p;
+  Ctx *c = p->ctx;
+  Tile tile = gemm_tile(p->target, expected_rows(m), m->inner);
+  const char *mr = ctx_format(c, "%d", tile.mr), *nr = ctx_format(c, "%d", tile.nr), *name;
+  const char *function = combine(m, times, &name);
+  const Hole holes[] = {{"MR", mr}, {"NR", nr}, {"COMBINE", function}, {0}};
+  Step *s = low_body_call(p, loop, low_kernel(p, "moe_expert_in",
+                                              ctx_format(c, "moe_expert_in_f32_%sx%s_%s", mr, nr, name), holes));
+  s->macs = m->tokens * m->k * m->hidden * m->inner;
+  low_read(s, &m->x);
+  expert_weights(m, s, i, m->hidden, m->inner, tile);
+  low_read(s, &m->token);
+  if (times) low_update(s, &m->inside);
+  else low_write(s, &m->inside);
+  low_expert(s, EXPERT_BEGIN);
+  low_expert(s, EXPERT_COUNT);
+  low_size(s, m->x.stride[0]);
+  low_size(s, m->hidden);
+  low_size(s, m->inner);
+  low_size(s, gemm_block(p->target, tile, m->tokens, m->hidden, m->inner));
+}
+
+static void last_layer(Moe *m, Step *loop) {
+  Program *p = m->p;
+  Ctx *c = p->ctx;
+  Tile tile = gemm_tile(p->target, expected_rows(m), m->hidden);
+  const char *mr = ctx_format(c, "%d", tile.mr), *nr = ctx_format(c, "%d", tile.nr);
+  const Hole holes[] = {{"MR", mr}, {"NR", nr}, {0}};
+  Step *s = low_body_call(p, loop, low_kernel(p, "moe_expert_out", ctx_format(c, "moe_expert_out_f32_%sx%s", mr, nr), holes));
+  s->macs = m->tokens * m->k * m->hidden * m->inner;
+  low_read(s, &m->inside);
+  expert_weights(m, s, FC2, m->inner, m->hidden, tile);
+  low_read(s, &m->token);
+  low_read(s, &m->weight);
+  low_update(s, &m->y);
+  low_expert(s, EXPERT_BEGIN);
+  low_expert(s, EXPERT_COUNT);
+  low_size(s, m->inner);
+  low_size(s, m->hidden);
+  low_size(s, gemm_block(p->target, tile, m->tokens, m->inner, m->hidden));
+}
+
+void lower_moe(Program *p, Node *n) {
+  no_expression(p, n);
+  const Shape *w = &n->in[FC1]->shape;
+  Moe m = {.p = p, .n = n, .k = node_int(n, "k", 1), .experts = w->dim[0].n, .inner = w->dim[1].n, .hidden = w->dim[2].n};
+  m.tokens = n->in[0]->shape.dim[0].n;
+  m.y = low_output(p, n->out[0], NULL);
+  if (m.tokens * m.hidden == 0) return;
+  m.x = low_last_dense(p, n->in[0]);
+  View expert, weight, token;
+  route(&m, &expert, &weight, &token);
+  if (p->moe_token_major) {
+    m.queue = expert;
+    m.token = token;
+    m.weight = weight;
+  } else {
+    queue(&m, &expert, &weight);
+  }
+  m.inside = low_temp(p, "hidden", DT_F32, m.tokens * m.inner);
+  low_fill(p, n, 0, &m.y);
+  Step *loop = low_expert_loop(p, n, m.queue.storage, m.experts, p->moe_token_major);
+  first_layer(&m, loop, FC1, false);
+  if (input(n, FC3)) first_layer(&m, loop, FC3, true);
+  last_layer(&m, loop);
+}

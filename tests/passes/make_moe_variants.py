@@ -1,0 +1,1013 @@
+"""Mixture-of-experts layers in many spellings, each with inputs and outputs computed in float64.
+
+Every function named after a spelling builds one ONNX graph around the same small layer (tokens T, width H, E experts of
+width I, k chosen). They are written the way people and exporters write such layers, so that recognition by meaning is put
+to the test: all must become the same single node, except those in NEGATIVE, which look like one and are none.
+
+    make_moe_variants.py OUT                 writes OUT/<case>/model.onnx and test_data_set_0
+    make_moe_variants.py OUT --moecc PROGRAM checks each case with `inspect --json` and `verify`
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+OPSET = 20
+MARGIN = 1e-3  # between the last chosen and the first rejected score
+
+
+# ---- the layer and its reference ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What is computed; the spellings only differ in how."""
+
+    tokens: int = 7
+    hidden: int = 6
+    inner: int = 5
+    experts: int = 4
+    k: int = 2
+    gate: str = "softmax"  # softmax, topk_softmax, none (sigmoid scores), ones (k = 1, unweighted)
+    normalize: bool = False
+    act: str = "gelu"
+    gated: bool = False
+    bias: bool = True
+    scale: float = 1.0
+    residual: bool = False
+    shape: tuple[int, ...] = ()  # of the tokens, if not (tokens,)
+    seed: int = 0
+
+    @property
+    def lead(self) -> tuple[int, ...]:
+        return self.shape or (self.tokens,)
+
+
+@dataclass
+class Weights:
+    router: np.ndarray  # [H, E]
+    w1: np.ndarray  # [E, I, H]
+    b1: np.ndarray
+    w2: np.ndarray  # [E, H, I]
+    b2: np.ndarray
+    w3: np.ndarray
+    b3: np.ndarray
+    x: np.ndarray
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def activation(name: str, x: np.ndarray) -> np.ndarray:
+    if name == "relu":
+        return np.maximum(x, 0)
+    if name == "gelu":
+        return 0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+    if name == "gelu_tanh":
+        return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    if name == "silu":
+        return x / (1 + np.exp(-x))
+    assert name == "identity", name
+    return x
+
+
+def make_weights(layer: Layer) -> Weights:
+    """Random weights and tokens, drawn again until no choice of experts is close."""
+    for seed in range(layer.seed, layer.seed + 1000):
+        rng = np.random.default_rng(seed)
+
+        def draw(*shape: int) -> np.ndarray:
+            return rng.normal(0, 0.5, shape).astype(np.float32)
+
+        e, h, i = layer.experts, layer.hidden, layer.inner
+        w = Weights(draw(h, e), draw(e, i, h), draw(e, i), draw(e, h, i), draw(e, h), draw(e, i, h), draw(e, i),
+                    draw(math.prod(layer.lead), h))
+        logits = np.sort(w.x.astype(np.float64) @ w.router, -1)
+        if layer.k == e or (logits[:, -layer.k] - logits[:, -layer.k - 1]).min() > MARGIN:
+            return w
+    raise RuntimeError("no seed keeps the margin")
+
+
+def reference(layer: Layer, w: Weights) -> np.ndarray:
+    x = w.x.astype(np.float64)
+    logits = x @ w.router.astype(np.float64)
+    scores = {"softmax": softmax(logits), "none": 1 / (1 + np.exp(-logits))}.get(layer.gate, logits)
+    y = x.copy() if layer.residual else np.zeros_like(x)
+    for t, row in enumerate(x):
+        chosen = np.argsort(-logits[t], kind="stable")[: layer.k]
+        weight = scores[t, chosen]
+        if layer.gate in ("topk_softmax", "ones"):
+            weight = softmax(weight)
+        if layer.normalize:
+            weight = weight / weight.sum()
+        for e, p in zip(chosen, weight):
+            hidden = activation(layer.act, w.w1[e].astype(np.float64) @ row + w.b1[e] * layer.bias)
+            if layer.gated:
+                hidden = hidden * (w.w3[e].astype(np.float64) @ row + w.b3[e] * layer.bias)
+            y[t] += layer.scale * p * (w.w2[e].astype(np.float64) @ hidden + w.b2[e] * layer.bias)
+    return y.reshape(*layer.lead, layer.hidden)
+
+
+# ---- building graphs -----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Builder:
+    layer: Layer
+    w: Weights
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    constants: dict[str, np.ndarray] = field(default_factory=dict)
+    functions: list[onnx.FunctionProto] = field(default_factory=list)
+
+    def op(self, kind: str, *inputs: object, outputs: int = 1, domain: str = "", **attributes: object) -> list[str]:
+        names = [self.value(v) for v in inputs]
+        made = [f"v{len(self.nodes)}_{i}" for i in range(outputs)]
+        self.nodes.append(helper.make_node(kind, names, made, domain=domain, **attributes))
+        return made
+
+    def __call__(self, kind: str, *inputs: object, **attributes: object) -> str:
+        return self.op(kind, *inputs, **attributes)[0]
+
+    def value(self, v: object) -> str:
+        if isinstance(v, str):
+            return v
+        array = v if isinstance(v, np.ndarray) else np.asarray(v, np.float32 if isinstance(v, float) else np.int64)
+        if isinstance(v, list) and not v:
+            array = np.zeros(0, np.int64)
+        name = f"c{len(self.constants)}"
+        self.constants[name] = array
+        return name
+
+    # The pieces that most spellings share.
+
+    def logits(self) -> str:
+        return self("MatMul", "x", self.w.router)
+
+    def scores(self) -> str:
+        logits = self.logits()
+        return {"softmax": lambda: self("Softmax", logits, axis=-1), "none": lambda: self("Sigmoid", logits)}.get(
+            self.layer.gate, lambda: logits)()
+
+    def choice(self, scores: str | None = None) -> tuple[str, str]:
+        """Weights and indices [tokens, k], everything the gate asks for done."""
+        top, index = self.op("TopK", scores or self.scores(), [self.layer.k], outputs=2)
+        if self.layer.gate == "topk_softmax":
+            top = self("Softmax", top, axis=-1)
+        if self.layer.normalize:
+            top = self("Div", top, self("ReduceSum", top, [-1], keepdims=1))
+        return top, index
+
+    def activate(self, z: str, act: str | None = None) -> str:
+        act = act or self.layer.act
+        if act == "gelu":
+            return self("Gelu", z)
+        if act == "gelu_tanh":
+            return self("Gelu", z, approximate="tanh")
+        if act == "silu":
+            return self("Mul", z, self("Sigmoid", z))
+        return self("Relu", z) if act == "relu" else z
+
+    def linear(self, x: str, weight: np.ndarray, bias: np.ndarray, style: str) -> str:
+        if style == "gemm":
+            return self("Gemm", x, weight, *([bias] if self.layer.bias else []), transB=1)
+        if style == "gemm_plain":
+            return self("Gemm", x, weight.T.copy(), *([bias] if self.layer.bias else []))
+        y = self("MatMul", x, weight.T.copy())
+        if not self.layer.bias:
+            return y
+        return self("Add", bias, y) if style == "bias_first" else self("Add", y, bias)
+
+    def expert(self, e: int, x: str, style: str = "gemm") -> str:
+        w = self.w
+        hidden = self.activate(self.linear(x, w.w1[e], w.b1[e], style))
+        if self.layer.gated:
+            up = self.linear(x, w.w3[e], w.b3[e], style)
+            hidden = self("Mul", up, hidden) if style == "bias_first" else self("Mul", hidden, up)
+        return self.linear(hidden, w.w2[e], w.b2[e], style)
+
+    def zeros(self, *shape: int) -> np.ndarray:
+        return np.zeros(shape, np.float32)
+
+    def mask(self) -> str:
+        """Weights scattered into [tokens, experts]."""
+        top, index = self.choice()
+        return self("ScatterElements", self.zeros(*self.layer.lead, self.layer.experts), index, top, axis=-1)
+
+    def sum(self, parts: list[str]) -> str:
+        total = parts[0]
+        for part in parts[1:]:
+            total = self("Add", total, part)
+        return total
+
+    def column(self, table: str, e: int) -> str:
+        return self("Slice", table, [e], [e + 1], [-1], [1])
+
+
+Spelling = Callable[[Builder], str]
+CASES: dict[str, tuple[Layer, Spelling, int]] = {}
+
+
+def case(count: int = 1, /, **changes: object) -> Callable[[Spelling], Spelling]:
+    """Registers a spelling; count: Moe nodes it must become."""
+
+    def register(build: Spelling) -> Spelling:
+        name = build.__name__
+        for key, value in changes.items():
+            name += f"_{key}_{value}" if build.__name__ in {c.split("__")[0] for c in CASES} and False else ""
+        base, n = name, 2
+        while name in CASES:
+            name, n = f"{base}_{n}", n + 1
+        CASES[name] = (replace(Layer(), **changes), build, count)  # type: ignore[arg-type]
+        return build
+
+    return register
+
+
+# ---- every expert computed and masked -----------------------------------------------------------------------------
+
+
+@case()
+@case(gate="topk_softmax")
+@case(gate="none")
+@case(gate="none", normalize=True)
+@case(normalize=True, k=3)
+@case(act="relu", bias=False)
+@case(act="silu", gated=True)
+@case(act="gelu_tanh")
+@case(shape=(2, 5))
+@case(shape=(1, 6), experts=3, k=1)
+@case(experts=2, k=2)
+def dense_slices(b: Builder) -> str:
+    mask = b.mask()
+    style = "matmul" if b.layer.shape else "gemm"
+    return b.sum([b("Mul", b.column(mask, e), b.expert(e, "x", style)) for e in range(b.layer.experts)])
+
+
+@case()
+@case(act="silu", gated=True, bias=False)
+def dense_matmul_any_order(b: Builder) -> str:
+    mask = b.mask()
+    parts = [b("Mul", b.expert(e, "x", "bias_first"), b("Unsqueeze", b("Gather", mask, e, axis=1), [1]))
+             for e in reversed(range(b.layer.experts))]
+    return b("Add", b("Add", parts[0], parts[2]), b("Add", parts[3], parts[1]))
+
+
+@case()
+def dense_split_sum(b: Builder) -> str:
+    columns = b.op("Split", b.mask(), outputs=b.layer.experts, axis=1, num_outputs=b.layer.experts)
+    return b("Sum", *[b("Mul", c, b.expert(e, "x", "gemm_plain")) for e, c in enumerate(columns)])
+
+
+@case()
+def dense_concat_reduce(b: Builder) -> str:
+    mask = b.mask()
+    parts = [b("Unsqueeze", b("Mul", b.column(mask, e), b.expert(e, "x")), [1]) for e in (2, 0, 3, 1)]
+    return b("ReduceSum", b("Concat", *parts, axis=1), [1], keepdims=0)
+
+
+@case()
+@case(k=1)
+@case(normalize=True)
+def dense_one_hot(b: Builder) -> str:
+    top, index = b.choice()
+    hot = b("OneHot", index, b.layer.experts, np.asarray([0, 1], np.float32), axis=-1)
+    mask = b("ReduceSum", b("Mul", hot, b("Unsqueeze", top, [-1])), [1], keepdims=0)
+    return b.sum([b("Mul", b("Unsqueeze", b("Gather", mask, e, axis=-1), [-1]), b.expert(e, "x")) for e in range(b.layer.experts)])
+
+
+@case()
+@case(gate="topk_softmax", act="identity")
+def dense_equal(b: Builder) -> str:
+    top, index = b.choice()
+    parts = []
+    for e in range(b.layer.experts):
+        hit = b("Cast", b("Equal", index, e), to=TensorProto.FLOAT)
+        parts.append(b("Mul", b.expert(e, "x"), b("ReduceSum", b("Mul", top, hit), [-1], keepdims=1)))
+    return b.sum(parts)
+
+
+@case()
+def dense_equal_arange(b: Builder) -> str:
+    top, index = b.choice()
+    hit = b("Equal", b("Unsqueeze", index, [-1]), np.arange(b.layer.experts))
+    mask = b("ReduceSum", b("Where", hit, b("Unsqueeze", top, [-1]), 0.0), [-2], keepdims=0)
+    return b.sum([b("Mul", b.column(mask, e), b.expert(e, "x")) for e in range(b.layer.experts)])
+
+
+@case()
+def dense_where_per_slot(b: Builder) -> str:
+    """for slot: for expert: y += where(idx == e, w * expert(x), 0)"""
+    top, index = b.choice()
+    parts = []
+    for s in range(b.layer.k):
+        for e in range(b.layer.experts):
+            weighted = b("Mul", b("Slice", top, [s], [s + 1], [1]), b.expert(e, "x"))
+            hit = b("Equal", b("Slice", index, [s], [s + 1], [1]), e)
+            parts.append(b("Where", hit, weighted, 0.0))
+    return b.sum(parts)
+
+
+@case(normalize=True)
+def dense_normalized_mask(b: Builder) -> str:
+    top, index = b.op("TopK", b.scores(), [b.layer.k], outputs=2)
+    mask = b("ScatterElements", b.zeros(b.layer.tokens, b.layer.experts), index, top, axis=1)
+    mask = b("Div", mask, b("ReduceSum", mask, [1], keepdims=1))
+    return b.sum([b("Mul", b.column(mask, e), b.expert(e, "x")) for e in range(b.layer.experts)])
+
+
+@case(normalize=True)
+def dense_normalized_carefully(b: Builder) -> str:
+    """reciprocal of the sum, floored and with an epsilon"""
+    top, index = b.op("TopK", b.scores(), [b.layer.k], outputs=2)
+    total = b("Clip", b("Add", b("ReduceSum", top, [-1], keepdims=1), 1e-20), 1e-12)
+    top = b("Mul", b("Reciprocal", total), top)
+    mask = b("ScatterElements", b.zeros(b.layer.tokens, b.layer.experts), index, top, axis=1, reduction="add")
+    return b.sum([b("Mul", b.column(mask, e), b.expert(e, "x")) for e in range(b.layer.experts)])
+
+
+@case(normalize=True)
+def dense_scores_times_ones(b: Builder) -> str:
+    scores = b.scores()
+    _, index = b.op("TopK", scores, [b.layer.k], outputs=2)
+    ones = b("ScatterElements", b.zeros(b.layer.tokens, b.layer.experts), index,
+             np.ones((b.layer.tokens, b.layer.k), np.float32), axis=1)
+    mask = b("Mul", scores, ones)
+    mask = b("Div", mask, b("ReduceSum", mask, [1], keepdims=1))
+    return b.sum([b("Mul", b.column(mask, e), b.expert(e, "x")) for e in range(b.layer.experts)])
+
+
+@case(gate="topk_softmax")
+def dense_softmax_of_sunk(b: Builder) -> str:
+    logits = b.logits()
+    top, index = b.op("TopK", logits, [b.layer.k], outputs=2)
+    sunk = np.full((b.layer.tokens, b.layer.experts), -np.inf, np.float32)
+    mask = b("Softmax", b("ScatterElements", sunk, index, top, axis=1), axis=1)
+    return b.sum([b("Mul", b.column(mask, e), b.expert(e, "x")) for e in range(b.layer.experts)])
+
+
+@case(gate="topk_softmax")
+def dense_softmax_of_filled(b: Builder) -> str:
+    logits = b.logits()
+    _, index = b.op("TopK", logits, [b.layer.k], outputs=2)
+    ones = b("ScatterElements", b.zeros(b.layer.tokens, b.layer.experts), index,
+             np.ones((b.layer.tokens, b.layer.k), np.float32), axis=1)
+    mask = b("Softmax", b("Where", b("Cast", ones, to=TensorProto.BOOL), logits, float(-3e38)), axis=1)
+    return b.sum([b("Mul", b.column(mask, e), b.expert(e, "x")) for e in range(b.layer.experts)])
+
+
+@case()
+def dense_softmax_after_choice(b: Builder) -> str:
+    """The choice is made by logits, the weights are picked from their softmax."""
+    logits = b.logits()
+    _, index = b.op("TopK", logits, [b.layer.k], outputs=2)
+    top = b("GatherElements", b("Softmax", logits, axis=-1), index, axis=-1)
+    mask = b("ScatterElements", b.zeros(b.layer.tokens, b.layer.experts), index, top, axis=1)
+    return b.sum([b("Mul", b.column(mask, e), b.expert(e, "x")) for e in range(b.layer.experts)])
+
+
+@case(scale=2.5)
+@case(scale=0.5, normalize=True, act="silu", gated=True)
+def dense_scaled(b: Builder) -> str:
+    top, index = b.choice()
+    mask = b("ScatterElements", b.zeros(b.layer.tokens, b.layer.experts), index, b("Mul", top, b.layer.scale), axis=1)
+    return b.sum([b("Mul", b.column(mask, e), b.expert(e, "x")) for e in range(b.layer.experts)])
+
+
+@case(bias=False)
+def dense_weight_on_hidden(b: Builder) -> str:
+    mask, w = b.mask(), b.w
+    return b.sum([b("MatMul", b("Mul", b.activate(b("MatMul", "x", w.w1[e].T.copy())), b.column(mask, e)), w.w2[e].T.copy())
+                  for e in range(b.layer.experts)])
+
+
+@case(residual=True)
+def dense_onto_residual(b: Builder) -> str:
+    mask = b.mask()
+    return b.sum(["x"] + [b("Mul", b.column(mask, e), b.expert(e, "x")) for e in range(b.layer.experts)])
+
+
+@case(k=1, gate="ones")
+def dense_switch_unweighted(b: Builder) -> str:
+    _, index = b.op("TopK", b.logits(), [1], outputs=2)
+    return b.sum([b("Where", b("Equal", index, e), b.expert(e, "x"), 0.0) for e in range(b.layer.experts)])
+
+
+@case()
+def dense_experts_first(b: Builder) -> str:
+    """The router's scores are [experts, tokens]."""
+    scores = b("Transpose", b.scores(), perm=[1, 0])
+    top, index = b.op("TopK", scores, [b.layer.k], outputs=2, axis=0)
+    mask = b("ScatterElements", b.zeros(b.layer.experts, b.layer.tokens), index, top, axis=0)
+    return b.sum([b("Mul", b("Unsqueeze", b("Gather", mask, e), [1]), b.expert(e, "x")) for e in range(b.layer.experts)])
+
+
+def all_experts(b: Builder) -> str:
+    """[experts, tokens, hidden] by batched products."""
+    w = b.w
+    z = b("MatMul", "x", w.w1.transpose(0, 2, 1).copy())
+    if b.layer.bias:
+        z = b("Add", z, w.b1[:, None, :])
+    hidden = b.activate(z)
+    if b.layer.gated:
+        up = b("MatMul", "x", w.w3.transpose(0, 2, 1).copy())
+        hidden = b("Mul", hidden, b("Add", up, w.b3[:, None, :]) if b.layer.bias else up)
+    y = b("MatMul", hidden, w.w2.transpose(0, 2, 1).copy())
+    return b("Add", y, w.b2[:, None, :]) if b.layer.bias else y
+
+
+@case()
+@case(act="silu", gated=True)
+def batched_mask_and_sum(b: Builder) -> str:
+    mask = b("Unsqueeze", b("Transpose", b.mask(), perm=[1, 0]), [-1])
+    return b("ReduceSum", b("Mul", all_experts(b), mask), [0], keepdims=0)
+
+
+@case()
+@case(bias=False, act="relu")
+def batched_mask_product(b: Builder) -> str:
+    """[T,1,E] @ [T,E,H]"""
+    y = b("Transpose", all_experts(b), perm=[1, 0, 2])
+    return b("Squeeze", b("MatMul", b("Unsqueeze", b.mask(), [1]), y), [1])
+
+
+@case()
+@case(normalize=True)
+def stacked_then_picked(b: Builder) -> str:
+    """All experts side by side, the chosen ones picked, weighted and added."""
+    top, index = b.choice()
+    y = b("Concat", *[b("Unsqueeze", b.expert(e, "x"), [1]) for e in range(b.layer.experts)], axis=1)
+    wide = b("Expand", b("Unsqueeze", index, [-1]), [b.layer.tokens, b.layer.k, b.layer.hidden])
+    return b("ReduceSum", b("Mul", b("GatherElements", y, wide, axis=1), b("Unsqueeze", top, [-1])), [1], keepdims=0)
+
+
+@case()
+def stacked_then_picked_nd(b: Builder) -> str:
+    top, index = b.choice()
+    y = b("Transpose", all_experts(b), perm=[1, 0, 2])
+    picked = b("GatherND", y, b("Unsqueeze", index, [-1]), batch_dims=1)
+    return b("Squeeze", b("MatMul", b("Unsqueeze", top, [1]), picked), [1])
+
+
+# ---- tokens gathered per expert ------------------------------------------------------------------------------------
+
+
+def rows_of(b: Builder, e: int, index: str) -> tuple[str, str]:
+    """Tokens and slots [n] of the pairs that chose e."""
+    where = b("Transpose", b("NonZero", b("Equal", index, e)), perm=[1, 0])
+    return (b("Squeeze", b("Slice", where, [0], [1], [1]), [1]), b("Squeeze", b("Slice", where, [1], [2], [1]), [1]))
+
+
+@case()
+@case(gate="topk_softmax", act="silu", gated=True, bias=False)
+@case(normalize=True, k=3)
+@case(k=1, experts=3)
+def routed_loop(b: Builder) -> str:
+    top, index = b.choice()
+    out: str | np.ndarray = b.zeros(b.layer.tokens, b.layer.hidden)
+    for e in range(b.layer.experts):
+        token, slot = rows_of(b, e, index)
+        at = b("Unsqueeze", token, [-1])
+        y = b.expert(e, b("GatherND", "x", at))
+        pair = b("Concat", at, b("Unsqueeze", slot, [-1]), axis=-1)
+        weight = b("GatherND", b("Unsqueeze", top, [2]), pair)
+        out = b("ScatterND", out, at, b("Mul", y, weight), reduction="add")
+    return out
+
+
+@case()
+def routed_one_hot(b: Builder) -> str:
+    """one_hot(idx).permute(2, 1, 0), where(mask[e]), index_add, as transformers had it for years."""
+    top, index = b.choice()
+    hot = b("OneHot", index, b.layer.experts, np.asarray([0, 1], np.int64), axis=-1)
+    hot = b("Transpose", hot, perm=[2, 1, 0])
+    out: str | np.ndarray = b.zeros(b.layer.tokens, b.layer.hidden)
+    for e in (1, 3, 0, 2):
+        where = b("NonZero", b("Gather", hot, e, axis=0))
+        slot, token = b.op("Split", where, outputs=2, axis=0, num_outputs=2)
+        slot, token = b("Squeeze", slot, [0]), b("Squeeze", token, [0])
+        y = b.expert(e, b("Gather", "x", token, axis=0), "matmul")
+        weight = b("GatherND", top, b("Concat", b("Unsqueeze", token, [1]), b("Unsqueeze", slot, [1]), axis=1))
+        wide = b("Expand", b("Unsqueeze", token, [1]), b("Shape", y))
+        out = b("ScatterElements", out, wide, b("Mul", b("Unsqueeze", weight, [1]), y), axis=0, reduction="add")
+    return out
+
+
+@case()
+def routed_read_add_write(b: Builder) -> str:
+    """out[rows] += w * expert(x[rows])"""
+    top, index = b.choice()
+    out: str = b.value(b.zeros(b.layer.tokens, b.layer.hidden))
+    for e in range(b.layer.experts):
+        token, slot = rows_of(b, e, index)
+        at = b("Unsqueeze", token, [-1])
+        weight = b("GatherND", top, b("Concat", at, b("Unsqueeze", slot, [-1]), axis=-1))
+        y = b("Mul", b.expert(e, b("Gather", "x", token)), b("Unsqueeze", weight, [-1]))
+        out = b("ScatterND", out, at, b("Add", b("GatherND", out, at), y))
+    return out
+
+
+@case(residual=True)
+def routed_onto_residual(b: Builder) -> str:
+    top, index = b.choice()
+    out = "x"
+    for e in range(b.layer.experts):
+        token, slot = rows_of(b, e, index)
+        at = b("Unsqueeze", token, [-1])
+        weight = b("GatherND", top, b("Concat", at, b("Unsqueeze", slot, [-1]), axis=-1))
+        y = b("Mul", b.expert(e, b("Gather", "x", token)), b("Unsqueeze", weight, [-1]))
+        out = b("ScatterND", out, at, y, reduction="add")
+    return out
+
+
+@case()
+@case(normalize=True)
+def routed_any_slot(b: Builder) -> str:
+    """Rows are the tokens that chose e in any slot; weights come from the scattered table."""
+    top, index = b.choice()
+    mask = b("ScatterElements", b.zeros(b.layer.tokens, b.layer.experts), index, top, axis=1)
+    out: str | np.ndarray = b.zeros(b.layer.tokens, b.layer.hidden)
+    for e in range(b.layer.experts):
+        hit = b("Cast", b("ReduceMax", b("Cast", b("Equal", index, e), to=TensorProto.INT32), [-1], keepdims=0), to=TensorProto.BOOL)
+        token = b("Squeeze", b("NonZero", hit), [0])
+        y = b.expert(e, b("Gather", "x", token))
+        weight = b("Gather", b("Gather", mask, e, axis=1), token)
+        out = b("ScatterND", out, b("Unsqueeze", token, [-1]), b("Mul", y, b("Unsqueeze", weight, [-1])), reduction="add")
+    return out
+
+
+@case()
+def routed_flat_pairs(b: Builder) -> str:
+    """Pairs in one flat list: token = pair // k."""
+    top, index = b.choice()
+    index, top = b("Reshape", index, [-1]), b("Reshape", top, [-1])
+    out: str | np.ndarray = b.zeros(b.layer.tokens, b.layer.hidden)
+    for e in range(b.layer.experts):
+        pair = b("Reshape", b("NonZero", b("Equal", index, e)), [-1])
+        token = b("Div", pair, b.layer.k)
+        y = b("Mul", b.expert(e, b("Gather", "x", token)), b("Unsqueeze", b("Gather", top, pair), [-1]))
+        out = b("ScatterND", out, b("Unsqueeze", token, [-1]), y, reduction="add")
+    return out
+
+
+@case()
+def routed_into_slots(b: Builder) -> str:
+    """Results are written to their (token, slot), weighted and added at the end."""
+    top, index = b.choice()
+    out: str | np.ndarray = b.zeros(b.layer.tokens, b.layer.k, b.layer.hidden)
+    for e in range(b.layer.experts):
+        where = b("NonZero", b("Equal", index, e))
+        at = b("Transpose", where, perm=[1, 0])
+        y = b.expert(e, b("Gather", "x", b("Gather", where, 0, axis=0)))
+        out = b("ScatterND", out, at, y, reduction="add")
+    return b("ReduceSum", b("Mul", out, b("Unsqueeze", top, [-1])), [1], keepdims=0)
+
+
+@case()
+def routed_per_slot(b: Builder) -> str:
+    top, index = b.choice()
+    out: str | np.ndarray = b.zeros(b.layer.tokens, b.layer.hidden)
+    for s in range(b.layer.k):
+        for e in range(b.layer.experts):
+            token = b("Squeeze", b("NonZero", b("Equal", b("Gather", index, s, axis=1), e)), [0])
+            weight = b("Gather", b("Gather", top, s, axis=1), token)
+            y = b("Mul", b.expert(e, b("Gather", "x", token)), b("Unsqueeze", weight, [-1]))
+            out = b("ScatterND", out, b("Unsqueeze", token, [-1]), y, reduction="add")
+    return out
+
+
+@case(shape=(2, 4))
+def routed_batched_tokens(b: Builder) -> str:
+    layer = b.layer
+    n = math.prod(layer.lead)
+    top, index = b.choice()
+    x, top, index = b("Reshape", "x", [n, layer.hidden]), b("Reshape", top, [n, layer.k]), b("Reshape", index, [n, layer.k])
+    out: str | np.ndarray = b.zeros(n, layer.hidden)
+    for e in range(layer.experts):
+        token, slot = rows_of(b, e, index)
+        at = b("Unsqueeze", token, [-1])
+        weight = b("GatherND", top, b("Concat", at, b("Unsqueeze", slot, [-1]), axis=-1))
+        y = b("Mul", b.expert(e, b("Gather", x, token)), b("Unsqueeze", weight, [-1]))
+        out = b("ScatterND", out, at, y, reduction="add")
+    return b("Reshape", out, [*layer.lead, layer.hidden])
+
+
+@case(experts=3)
+def routed_function(b: Builder) -> str:
+    """The same as routed_loop as a model-local function."""
+    layer = b.layer
+    inner = Builder(layer, b.w)
+    out = routed_loop(inner)
+    nodes = [helper.make_node("Constant", [], [name], value=numpy_helper.from_array(array)) for name, array in inner.constants.items()]
+    nodes += inner.nodes + [helper.make_node("Identity", [out], ["y"])]
+    b.functions.append(helper.make_function("local", "MoeLayer", ["x"], ["y"], nodes, [helper.make_opsetid("", OPSET)]))
+    return b("MoeLayer", "x", domain="local")
+
+
+# ---- weights gathered per token and slot ------------------------------------------------------------------------------
+
+
+@case(act="silu", gated=True, bias=False, normalize=True)
+@case(act="silu", gated=True)
+@case(gate="topk_softmax")
+def gathered_pairs(b: Builder) -> str:
+    """transformers' batched_mm: a matrix per pair, times a column"""
+    layer, w = b.layer, b.w
+    t, k, h = layer.tokens, layer.k, layer.hidden
+    top, index = b.choice()
+    pair = b("Unsqueeze", b("Reshape", index, [-1]), [-1])
+    x = b("Reshape", b("Expand", b("Unsqueeze", "x", [1]), [1, k, 1]), [-1, h])
+    w1 = np.concatenate([w.w1, w.w3], 1) if layer.gated else w.w1
+    z = b("Squeeze", b("MatMul", b("GatherND", w1, pair), b("Unsqueeze", x, [-1])), [-1])
+    if layer.bias:
+        z = b("Add", z, b("GatherND", np.concatenate([w.b1, w.b3], 1) if layer.gated else w.b1, pair))
+    if layer.gated:
+        gate, up = b.op("Split", z, outputs=2, axis=1, num_outputs=2)
+        hidden = b("Mul", b.activate(gate), up)
+    else:
+        hidden = b.activate(z)
+    y = b("Squeeze", b("MatMul", b("GatherND", w.w2, pair), b("Unsqueeze", hidden, [-1])), [-1])
+    if layer.bias:
+        y = b("Add", y, b("GatherND", w.b2, pair))
+    y = b("Mul", y, b("Unsqueeze", b("Reshape", top, [-1]), [-1]))
+    return b("ReduceSum", b("Reshape", y, [t, k, h]), [1], keepdims=0)
+
+
+@case(act="silu", gated=True)
+def gathered_rows_interleaved(b: Builder) -> str:
+    """[T,1,1,H] @ [T,k,H,2I], gate and up in turns"""
+    layer, w = b.layer, b.w
+    top, index = b.choice()
+    w1 = np.stack([w.w1, w.w3], 2).reshape(layer.experts, 2 * layer.inner, layer.hidden).transpose(0, 2, 1).copy()
+    b1 = np.stack([w.b1, w.b3], 2).reshape(layer.experts, -1)
+    z = b("MatMul", b("Unsqueeze", "x", [1, 2]), b("Gather", w1, index, axis=0))
+    z = b("Add", z, b("Unsqueeze", b("Gather", b1, index, axis=0), [2]))
+    gate = b("Slice", z, [0], [2**31], [-1], [2])
+    up = b("Slice", z, [1], [2**31], [-1], [2])
+    y = b("MatMul", b("Mul", up, b.activate(gate)), b("Gather", w.w2.transpose(0, 2, 1).copy(), index, axis=0))
+    y = b("Squeeze", b("Add", y, b("Unsqueeze", b("Gather", w.b2, index, axis=0), [2])), [2])
+    return b("Squeeze", b("MatMul", b("Unsqueeze", top, [1]), y), [1])
+
+
+@case(act="relu")
+def gathered_per_slot(b: Builder) -> str:
+    w = b.w
+    top, index = b.choice()
+    parts = []
+    for s in range(b.layer.k):
+        i = b("Gather", index, s, axis=1)
+        z = b("MatMul", b("Gather", w.w1, i, axis=0), b("Unsqueeze", "x", [-1]))
+        hidden = b.activate(b("Add", z, b("Unsqueeze", b("Gather", w.b1, i, axis=0), [-1])))
+        y = b("Squeeze", b("MatMul", b("Gather", w.w2, i, axis=0), hidden), [-1])
+        y = b("Add", y, b("Gather", w.b2, i, axis=0))
+        parts.append(b("Mul", y, b("Slice", top, [s], [s + 1], [1])))
+    return b.sum(parts)
+
+
+# ---- the operators of onnxruntime -----------------------------------------------------------------------------------
+
+
+@case()
+@case(normalize=True, act="relu")
+@case(act="silu", gated=True)
+@case(shape=(2, 3), act="identity")
+def contrib(b: Builder) -> str:
+    layer, w = b.layer, b.w
+    logits = b.logits()
+    if layer.shape:
+        logits = b("Reshape", logits, [-1, layer.experts])
+    gated = [w.w3, w.b3] if layer.gated else []
+    return b("MoE", "x", logits, w.w1, w.b1, w.w2, w.b2, *gated, domain="com.microsoft", k=layer.k,
+             activation_type=layer.act, normalize_routing_weights=int(layer.normalize))
+
+
+@case(act="silu", gated=True)
+def contrib_swiglu_interleaved(b: Builder) -> str:
+    layer, w = b.layer, b.w
+    w1 = np.stack([w.w1, w.w3], 2).reshape(layer.experts, 2 * layer.inner, layer.hidden)
+    b1 = np.stack([w.b1, w.b3], 2).reshape(layer.experts, -1)
+    return b("MoE", "x", b.logits(), w1, b1, w.w2, w.b2, domain="com.microsoft", k=layer.k, activation_type="swiglu", swiglu_fusion=1)
+
+
+@case(act="silu", gated=True)
+def contrib_swiglu_alpha_beta(b: Builder) -> str:
+    """g·sigmoid(2g)·(l + 0.5), the layers chosen so that the result is silu(w1 x)·(w3 x)"""
+    layer, w = b.layer, b.w
+    w1 = np.concatenate([w.w1 / 2, w.w3 * 2], 1)
+    b1 = np.concatenate([w.b1 / 2, w.b3 * 2 - 0.5], 1)
+    return b("MoE", "x", b.logits(), w1, b1, w.w2, w.b2, domain="com.microsoft", k=layer.k, activation_type="swiglu",
+             swiglu_fusion=2, activation_alpha=2.0, activation_beta=0.5)
+
+
+def quantise(w: np.ndarray, bits: int, block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Packed weights, scales, packed zero points, and what they stand for."""
+    e, n, k = w.shape
+    size, top = block or k, 2**bits - 1
+    blocks = w.reshape(e, n, k // size, size)
+    low, high = blocks.min(-1), blocks.max(-1)
+    scale = ((high - low) / top).astype(np.float32)
+    zero = np.clip(np.round(-low / scale), 0, top)
+    q = np.clip(np.round(blocks / scale[..., None]) + zero[..., None], 0, top)
+    value = ((q - zero[..., None]).astype(np.float32) * scale[..., None]).reshape(w.shape)
+
+    def pack(a: np.ndarray) -> np.ndarray:
+        per = 8 // bits
+        a = np.concatenate([a, np.zeros((*a.shape[:-1], -a.shape[-1] % per))], -1).astype(np.uint8)
+        a = a.reshape(*a.shape[:-1], -1, per)
+        return np.bitwise_or.reduce([a[..., i] << (bits * i) for i in range(per)]).astype(np.uint8)
+
+    q = q.reshape(w.shape)
+    return (pack(q), scale, pack(zero), value) if block else (pack(q), scale[..., 0], pack(zero[..., 0]), value)
+
+
+def contrib_quantised(bits: int, block: int) -> Spelling:
+    def build(b: Builder) -> str:
+        w = b.w
+        q1, s1, z1, w.w1 = quantise(w.w1, bits, block)
+        q2, s2, z2, w.w2 = quantise(w.w2, bits, block)
+        blocks = {"block_size": block} if block else {}
+        return b("QMoE", "x", b.logits(), q1, s1, w.b1, q2, s2, w.b2, "", "", "", z1, z2, domain="com.microsoft", k=b.layer.k,
+                 activation_type=b.layer.act, expert_weight_bits=bits, **blocks)
+
+    build.__name__ = f"contrib_quantised_{bits}_{block}"
+    return build
+
+
+for _bits in (2, 4, 8):
+    for _block in (0, 16):
+        case(hidden=32, inner=16, gate="topk_softmax", act="relu")(contrib_quantised(_bits, _block))
+
+
+# ---- what looks like a layer and is none: left alone, and computed as it stands ------------------------------------------
+
+
+def masked_sum(b: Builder, columns: list[int], experts: list[int]) -> str:
+    mask = b.mask()
+    return b.sum([b("Mul", b.column(mask, c), b.expert(e, "x")) for c, e in zip(columns, experts)])
+
+
+NEGATIVE: dict[str, Callable[[Builder], str]] = {
+    "two experts missing": lambda b: masked_sum(b, [0, 1], [0, 1]),
+    "an expert counted twice": lambda b: masked_sum(b, [0, 1, 2, 3, 3], [0, 1, 2, 3, 3]),
+    "activations differ": lambda b: b.sum([
+        b("Mul", b.column(b.mask(), e), b.linear(b.activate(b.linear("x", b.w.w1[e], b.w.b1[e], "gemm"), "relu" if e == 2 else "gelu"),
+                                                 b.w.w2[e], b.w.b2[e], "gemm")) for e in range(4)]),
+    "weight on hidden in spite of biases": lambda b: b.sum([
+        b.linear(b("Mul", b.activate(b.linear("x", b.w.w1[e], b.w.b1[e], "gemm")), b.column(b.mask(), e)), b.w.w2[e], b.w.b2[e], "gemm")
+        for e in range(4)]),
+    "the smallest are chosen": lambda b: (lambda top: b.sum([
+        b("Mul", b.column(b("ScatterElements", b.zeros(7, 4), top[1], top[0], axis=1), e), b.expert(e, "x")) for e in range(4)]))(
+        b.op("TopK", b.scores(), [2], outputs=2, largest=0)),
+}
+
+
+# ---- layers as PyTorch exports them -----------------------------------------------------------------------------------------
+
+
+def torch_cases(out: Path) -> dict[str, int]:
+    """Small modules in several styles through torch.onnx.export; expected outputs from the module in float64."""
+    import torch
+    from torch import nn
+
+    class Expert(nn.Module):
+        def __init__(self, h: int, i: int) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(h, i), nn.Linear(i, h)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.down(nn.functional.gelu(self.up(x)))
+
+    class Base(nn.Module):
+        def __init__(self, h: int = 6, i: int = 5, e: int = 4, k: int = 2) -> None:
+            super().__init__()
+            self.k, self.e = k, e
+            self.gate = nn.Linear(h, e, bias=False)
+            self.experts = nn.ModuleList(Expert(h, i) for _ in range(e))
+
+        def choose(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return torch.topk(torch.softmax(self.gate(x), -1), self.k, dim=-1)
+
+    class IndexAdd(Base):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            weight, index = self.choose(x)
+            out = torch.zeros_like(x)
+            for e, expert in enumerate(self.experts):
+                token, slot = torch.where(index == e)
+                out.index_add_(0, token, expert(x[token]) * weight[token, slot, None])
+            return out
+
+    class OneHot(Base):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            batch, length, width = x.shape
+            flat = x.view(-1, width)
+            weight, index = self.choose(flat)
+            weight = weight / weight.sum(-1, keepdim=True)
+            hot = nn.functional.one_hot(index, self.e).permute(2, 1, 0)
+            out = torch.zeros_like(flat)
+            for e, expert in enumerate(self.experts):
+                slot, token = torch.where(hot[e])
+                state = expert(flat[None, token].reshape(-1, width)) * weight[token, slot, None]
+                out.index_add_(0, token, state)
+            return out.reshape(batch, length, width)
+
+    class ReadAddWrite(Base):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            weight, index = self.choose(x)
+            out = torch.zeros_like(x)
+            for e, expert in enumerate(self.experts):
+                token, slot = torch.where(index == e)
+                out[token] = out[token] + weight[token, slot].unsqueeze(1) * expert(x[token])
+            return out
+
+    class Scattered(Base):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            weight, index = torch.topk(self.gate(x), self.k, dim=-1)
+            table = torch.full_like(self.gate(x), float("-inf")).scatter(-1, index, weight).softmax(-1)
+            return sum(table[..., e : e + 1] * expert(x) for e, expert in enumerate(self.experts))
+
+    class Einsum(Base):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            weight, index = self.choose(x)
+            table = torch.zeros(*x.shape[:-1], self.e).to(x).scatter(-1, index, weight)
+            every = torch.stack([expert(x) for expert in self.experts], dim=-2)
+            return torch.einsum("...e,...eh->...h", table, every)
+
+    class EinsumWeights(Base):
+        """Experts as tensors, all computed by einsum and combined by one-hot dispatch."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.w1 = nn.Parameter(torch.stack([x.up.weight for x in self.experts]).detach())
+            self.w2 = nn.Parameter(torch.stack([x.down.weight for x in self.experts]).detach())
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            weight, index = self.choose(x)
+            table = (nn.functional.one_hot(index, self.e).to(x) * weight.unsqueeze(-1)).sum(-2)
+            hidden = nn.functional.gelu(torch.einsum("th,eih->tei", x, self.w1))
+            every = torch.einsum("tei,ehi->teh", hidden, self.w2)
+            return torch.einsum("te,teh->th", table, every)
+
+    class Picked(Base):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            weight, index = self.choose(x)
+            every = torch.stack([expert(x) for expert in self.experts], dim=1)
+            picked = torch.gather(every, 1, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+            return (picked * weight.unsqueeze(-1)).sum(1)
+
+    class WeightsGathered(Base):
+        def __init__(self) -> None:
+            super().__init__()
+            for name in ("up", "down"):
+                layers = [getattr(x, name) for x in self.experts]
+                self.register_parameter(name + "_w", nn.Parameter(torch.stack([q.weight for q in layers]).detach()))
+                self.register_parameter(name + "_b", nn.Parameter(torch.stack([q.bias for q in layers]).detach()))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            weight, index = self.choose(x)
+            hidden = torch.einsum("th,tkih->tki", x, self.up_w[index]) + self.up_b[index]
+            y = torch.einsum("tki,tkhi->tkh", nn.functional.gelu(hidden), self.down_w[index]) + self.down_b[index]
+            return torch.einsum("tk,tkh->th", weight, y)
+
+    class Switch(Base):
+        def __init__(self) -> None:
+            super().__init__(k=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            weight, index = self.choose(x)
+            out = torch.zeros_like(x)
+            for e, expert in enumerate(self.experts):
+                hit = index == e
+                out = out + torch.where(hit, weight * expert(x), torch.zeros_like(x))
+            return out
+
+    class Windowed(Base):
+        """Experts 1 and 2 only, as for one task."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            weight, index = torch.topk(torch.softmax(self.gate(x), -1)[:, 1:4], self.k, dim=-1)
+            index = index + 1
+            out = torch.zeros_like(x)
+            for e in range(1, 4):
+                token, slot = torch.where(index == e)
+                out.index_add_(0, token, self.experts[e](x[token]) * weight[token, slot, None])
+            return out
+
+    counts = {}
+    for kind, shape in [(IndexAdd, (7, 6)), (OneHot, (2, 5, 6)), (ReadAddWrite, (7, 6)), (Scattered, (7, 6)), (Scattered, (2, 5, 6)),
+                        (Einsum, (7, 6)), (Einsum, (2, 5, 6)), (EinsumWeights, (7, 6)), (Picked, (7, 6)), (WeightsGathered, (7, 6)),
+                        (Switch, (7, 6)), (Windowed, (7, 6))]:
+        name = f"torch_{kind.__name__}_{len(shape)}d"
+        for seed in range(100):
+            torch.manual_seed(seed)
+            module = kind().eval()
+            x = torch.randn(*shape)
+            logits = module.gate(x).sort(-1).values
+            if (logits[..., 1:] - logits[..., :-1]).min() > MARGIN:
+                break
+        folder = out / name
+        folder.mkdir(parents=True, exist_ok=True)
+        with torch.no_grad():
+            program = torch.onnx.export(module, (x,), dynamo=True, opset_version=OPSET, verbose=False)
+            assert program is not None
+            program.save(str(folder / "model.onnx"))
+            expected = module.double()(x.double()).numpy()
+        write_data(folder, onnx.load(folder / "model.onnx"), x.numpy(), expected)
+        counts[name] = 1
+    return counts
+
+
+# ---- writing and checking ------------------------------------------------------------------------------------------------------
+
+
+def write_data(folder: Path, model: onnx.ModelProto, x: np.ndarray, y: np.ndarray) -> None:
+    data = folder / "test_data_set_0"
+    data.mkdir(parents=True, exist_ok=True)
+    for name, value, file in ((model.graph.input[0].name, x, "input_0.pb"), (model.graph.output[0].name, y, "output_0.pb")):
+        (data / file).write_bytes(numpy_helper.from_array(value.astype(np.float32), name).SerializeToString())
+
+
+def write_case(folder: Path, layer: Layer, build: Spelling, expected: np.ndarray | None = None) -> None:
+    b = Builder(layer, make_weights(layer))
+    y = build(b)
+    b.nodes.append(helper.make_node("Identity", [y], ["y"]))
+    dims = [*layer.lead, layer.hidden]
+    graph = helper.make_graph(
+        b.nodes, folder.name, [helper.make_tensor_value_info("x", TensorProto.FLOAT, dims)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, dims)],
+        [numpy_helper.from_array(array, name) for name, array in b.constants.items()])
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1), helper.make_opsetid("local", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10, functions=b.functions)
+    folder.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, folder / "model.onnx")
+    x = b.w.x.reshape(dims)
+    write_data(folder, model, x, reference(layer, b.w) if expected is None else expected)
+
+
+def write_all(out: Path, with_torch: bool) -> dict[str, int]:
+    counts = {}
+    for name, (layer, build, count) in CASES.items():
+        write_case(out / name, layer, build)
+        counts[name] = count
+    for title, build in NEGATIVE.items():
+        name = "not_" + title.replace(" ", "_")
+        layer = Layer()
+        write_case(out / name, layer, build)
+        from onnx.reference import ReferenceEvaluator
+
+        model = onnx.load(out / name / "model.onnx")
+        x = make_weights(layer).x
+        write_data(out / name, model, x, ReferenceEvaluator(model).run(None, {"x": x})[0])
+        counts[name] = 0
+    if with_torch:
+        counts |= torch_cases(out)
+    (out / "counts.json").write_text(json.dumps(counts, indent=1) + "\n")
+    return counts
+
+
+def count_moe(inspected: object) -> int:
+    """Moe nodes in what `inspect --json` printed, wherever they stand in it."""
+    if isinstance(inspected, dict):
+        here = inspected.get("op") == "Moe" or inspected.get("op_type") == "Moe"
+        return int(here) + sum(count_moe(v) for v in inspected.values())
+    return sum(count_moe(v) for v in inspected) if isinstance(inspected, list) else 0
+
+
+def check(program: str, out: Path, counts: dict[str, int]) -> int:
+    failed = 0
+    for name, wanted in counts.items():
+        model = str(out / name / "model.onnx")
+        shown = subprocess.run([program, "inspect", model, "--json"], capture_output=True, text=True)
+        found = count_moe(json.loads(shown.stdout)) if shown.returncode == 0 else -1
+        verified = subprocess.run([program, "verify", model, str(out / name), "--engine", "tcc"], capture_output=True, text=True)
+        if found != wanted or verified.returncode != 0:
+            failed += 1
+            print(f"FAILED {name}: {found} Moe nodes, {wanted} wanted; verify exits {verified.returncode}\n{shown.stderr}{verified.stderr}")
+    print(f"{len(counts) - failed} of {len(counts)} spellings recognised and right")
+    return 1 if failed or not counts else 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--moecc", help="check with this program")
+    parser.add_argument("--no-torch", action="store_true", help="without the cases that need PyTorch")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    counts = write_all(options.out, not options.no_torch)
+    return check(options.moecc, options.out, counts) if options.moecc else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
