@@ -305,6 +305,15 @@ Program *program_new(Ctx *c, Graph *g, const Target *target) {
   return p;
 }
 
+/* The tasks that give the value as an output; a task may also need it on the way to another. */
+static uint64_t output_tasks(const Graph *g, const Value *v) {
+  uint64_t tasks = g->n_tasks ? 0 : 1;
+  for (size_t t = 0; t < g->n_tasks; t++)
+    for (size_t i = 0; i < g->tasks[t].n_outputs; i++)
+      if (strcmp(g->tasks[t].outputs[i], v->name) == 0) tasks |= (uint64_t)1 << t;
+  return tasks;
+}
+
 /* Brings a graph output into the caller's buffer: by letting the storage be that buffer where it is the whole of it, else
  * by a copy for each task that gives it. */
 static void finish_output(Program *p, Node *n, Value *v) {
@@ -318,8 +327,9 @@ static void finish_output(Program *p, Node *n, Value *v) {
     s->value = v;
     return;
   }
+  uint64_t tasks = output_tasks(p->graph, v);
   for (int t = 0; t < 64; t++) {
-    if (!(v->tasks >> t & 1)) continue;
+    if (!(tasks >> t & 1)) continue;
     Node *owner = ctx_alloc(p->ctx, sizeof *owner);
     *owner = *n;
     owner->tasks = (uint64_t)1 << t;

@@ -2,19 +2,21 @@
  *
  * Needs: shapes; tasks marked; constants folded.
  * Gives: no Identity, no-op Reshape, Transpose, Expand, Slice, Concat, Pad, Cast or arithmetic with a neutral number;
- *        chains of Reshape, Squeeze, Unsqueeze, Flatten as one Reshape, of Transpose as one Transpose; no Expand before an
- *        operator that broadcasts; small powers as
- *        Mul, Sqrt, Reciprocal; Gemm as MatMul (constant weights stored as [K,N]) and Add; the constant columns of a
- *        MatMul's joined operand as an added row.
- * Breaks: nothing. Runs to a fixed point: every rule leaves a smaller graph or a form no rule applies to.
+ *        chains of Reshape, Squeeze, Unsqueeze, Flatten as one Reshape, of Transpose as one Transpose; no Expand before
+ * an operator that broadcasts; small powers as Mul, Sqrt, Reciprocal; Gemm as MatMul (constant weights stored as [K,N])
+ * and Add; the constant columns of a MatMul's joined operand as an added row. Breaks: nothing. Runs to a fixed point:
+ * every rule leaves a smaller graph or a form no rule applies to.
  */
 #include "algebra.h"
 #include <math.h>
 #include <string.h>
 
-/* ---- nodes that do nothing --------------------------------------------------------------------------------------------- */
+/* ---- nodes that do nothing
+ * --------------------------------------------------------------------------------------------- */
 
-static bool same_value_shape(const Node *n) { return shape_known(&n->out[0]->shape) && shape_equal(&n->in[0]->shape, &n->out[0]->shape); }
+static bool same_value_shape(const Node *n) {
+  return shape_known(&n->out[0]->shape) && shape_equal(&n->in[0]->shape, &n->out[0]->shape);
+}
 
 static bool transpose_moves(const Node *n) {
   int64_t perm[MAX_RANK];
@@ -88,12 +90,14 @@ static bool drop_idle(Node *n) {
   if (!x) x = neutral_arithmetic(n);
   if (!x) x = decided_where(n);
   if (!x || x == n->out[0] || x->dtype != n->out[0]->dtype) return false;
-  if (n->out[0]->is_output && (!x->producer || x->is_output)) return false; /* an Identity stays between two given names */
+  if (n->out[0]->is_output && (!x->producer || x->is_output))
+    return false; /* an Identity stays between two given names */
   replace_value(n->out[0], x);
   return true;
 }
 
-/* ---- views of views ------------------------------------------------------------------------------------------------------- */
+/* ---- views of views
+ * ------------------------------------------------------------------------------------------------------- */
 
 static bool is_reshape_like(const Value *v) {
   return made_by(v, OP_RESHAPE) || made_by(v, OP_FLATTEN) || made_by(v, OP_SQUEEZE) || made_by(v, OP_UNSQUEEZE);
@@ -120,7 +124,8 @@ static bool join_transposes(Node *n) {
   return true;
 }
 
-/* ---- broadcasting that the reader does itself ------------------------------------------------------------------------------- */
+/* ---- broadcasting that the reader does itself
+ * ------------------------------------------------------------------------------- */
 
 /* The shape of elementwise n's result if operand i had shape s; rank -1 if it does not follow. */
 static Shape broadcast_with(const Node *n, int i, const Shape *s) {
@@ -167,12 +172,14 @@ static bool skip_expand(Node *n) {
   return false;
 }
 
-/* ---- powers ------------------------------------------------------------------------------------------------------------------ */
+/* ---- powers
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 static bool simplify_power(Node *n) {
   Value *x, *y = n->out[0];
   double c;
-  if (n->op != OP_POW || !match_number(y, OP_POW, &x, &c) || x->dtype != y->dtype || !dtype_is_float(y->dtype)) return false;
+  if (n->op != OP_POW || !match_number(y, OP_POW, &x, &c) || x->dtype != y->dtype || !dtype_is_float(y->dtype))
+    return false;
   if (c == 2) {
     take_over(y, OP_MUL, 2, (Value *[]){x, x});
   } else if (c == 3) {
@@ -191,13 +198,14 @@ static bool simplify_power(Node *n) {
   return true;
 }
 
-/* ---- the rules, in order -------------------------------------------------------------------------------------------------- */
+/* ---- the rules, in order
+ * -------------------------------------------------------------------------------------------------- */
 
 typedef bool Rule(Node *n);
 
 static bool apply_rules(Node *n) {
-  static Rule *const rules[] = {drop_idle, join_reshapes, join_transposes, skip_expand,
-                               simplify_power, gemm_as_matmul, split_constant_columns};
+  static Rule *const rules[] = {drop_idle,      join_reshapes,  join_transposes,       skip_expand,
+                                simplify_power, gemm_as_matmul, split_constant_columns};
   for (size_t r = 0; r < sizeof rules / sizeof *rules; r++)
     if (rules[r](n)) return true;
   return false;

@@ -1,12 +1,13 @@
 /* Rules of the pass algebra for matrix products: one form for all, and the share of constant columns worked out.
  *
- * MatMul(Concat(a, t), W) with t constant is MatMul(a, W's rows for a) + t * (W's rows for t). This is what makes a router
- * that sees the token joined with a task vector one product for all tasks plus a bias per task.
+ * MatMul(Concat(a, t), W) with t constant is MatMul(a, W's rows for a) + t * (W's rows for t). This is what makes a
+ * router that sees the token joined with a task vector one product for all tasks plus a bias per task.
  */
 #include "algebra.h"
 #include <string.h>
 
-/* ---- Gemm ------------------------------------------------------------------------------------------------------------------ */
+/* ---- Gemm
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 static Value *number(const Node *before, DType t, double x) {
   Value *v = constant_doubles(before->graph, NULL, t, 0, NULL, &x);
@@ -25,7 +26,8 @@ static Value *constant_matrix(Value *w, bool transpose, double alpha) {
   const char *from = t->data;
   for (int64_t r = 0; r < rows; r++)
     for (int64_t k = 0; k < columns; k++)
-      memcpy(to + (size_t)(transpose ? k * rows + r : r * columns + k) * size, from + (size_t)(r * columns + k) * size, size);
+      memcpy(to + (size_t)(transpose ? k * rows + r : r * columns + k) * size, from + (size_t)(r * columns + k) * size,
+             size);
   Value *v;
   if (alpha == 1) {
     v = graph_constant(w->graph, w->name, out);
@@ -76,7 +78,8 @@ bool gemm_as_matmul(Node *n) {
   return true;
 }
 
-/* ---- constant columns ------------------------------------------------------------------------------------------------------- */
+/* ---- constant columns
+ * ------------------------------------------------------------------------------------------------------- */
 
 /* v as a constant [rows, k] or [1, k]: itself, or what an Expand or Tile of rows repeats; NULL if it is not. */
 static const Tensor *constant_rows(const Value *v, int rank) {
@@ -186,7 +189,8 @@ bool split_constant_columns(Node *n) {
   Value *w = n->in[1], *y = n->out[0];
   int rank = n->in[0]->shape.rank;
   Columns k;
-  if (!w->tensor || w->tensor->rank != 2 || rank < 2 || !dtype_is_float(y->dtype) || !shape_known(&y->shape)) return false;
+  if (!w->tensor || w->tensor->rank != 2 || rank < 2 || !dtype_is_float(y->dtype) || !shape_known(&y->shape))
+    return false;
   if (axis_at(node_int(concat, "axis", 0), rank) != rank - 1 || !look_at_columns(concat, rank, &k)) return false;
   if (!rows_whole_or_one(concat, rank)) return false;
   Value *dynamic[16];

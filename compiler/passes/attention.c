@@ -1,9 +1,8 @@
 /* Recognises scaled dot-product attention, softmax(scale * q k' + mask) v, however it is written.
  *
  * Needs: shapes; tasks marked. After algebra (no Identity, no Reshape of Reshape) it finds more.
- * Gives: moecc.Attention on [B,H,T,D], [B,H,S,D], [B,H,S,V]; Reshape and Transpose around it, which are views. A constant
- *        causal mask becomes the attribute; one of zeros goes.
- * Breaks: nothing.
+ * Gives: moecc.Attention on [B,H,T,D], [B,H,S,D], [B,H,S,V]; Reshape and Transpose around it, which are views. A
+ * constant causal mask becomes the attribute; one of zeros goes. Breaks: nothing.
  *
  * From the second product backwards: a guard that turns NaN into 0 (dropped where no row can be wholly -inf), Softmax
  * over the last axis, then any chain of factors, added masks, masks by Where, and Reshapes that keep the last axis, up
@@ -21,22 +20,23 @@ typedef struct {
   double factor;
   bool is_where, keep; /* keep: scores stay where the condition has this truth value */
   double masked;
-  Shape at;            /* of the scores at this point */
+  Shape at; /* of the scores at this point */
 } Term;
 
 typedef struct {
   Match match;
-  Node *root;          /* the second product */
-  Shape scores;        /* of the first product */
+  Node *root;   /* the second product */
+  Shape scores; /* of the first product */
   double scale;
-  Value *row_factor;   /* constant, its last dimension 1; or NULL */
+  Value *row_factor; /* constant, its last dimension 1; or NULL */
   Term term[MAX_TERMS];
   int n_terms;
-  bool guarded;        /* NaN becomes 0 */
+  bool guarded; /* NaN becomes 0 */
   Value *q, *kt, *v;
 } Attention;
 
-/* ---- the way back from the second product to the first ---------------------------------------------------------------- */
+/* ---- the way back from the second product to the first
+ * ---------------------------------------------------------------- */
 
 /* v = Where(IsNaN(s), 0, s) */
 static Value *match_guard(Attention *a, Value *v) {
@@ -96,8 +96,8 @@ static bool every_row(const Tensor *t, bool keep) {
   return true;
 }
 
-/* Where(cond, scores, number) or Where(cond, number, scores): adding the number instead is the same if it is so large that
- * it swallows the score, or large enough to vanish beside a score of the row that stays. */
+/* Where(cond, scores, number) or Where(cond, number, scores): adding the number instead is the same if it is so large
+ * that it swallows the score, or large enough to vanish beside a score of the row that stays. */
 static Value *step_where(Attention *a, const Value *v) {
   Node *n = v->producer;
   Value *number, *scores = scores_operand(n, 1, 2, &number), *cond = n->in[0];
@@ -181,7 +181,8 @@ static bool match_attention(Attention *a, Node *root) {
   return match_closed(&a->match, root);
 }
 
-/* ---- the mask ------------------------------------------------------------------------------------------------------------ */
+/* ---- the mask
+ * ------------------------------------------------------------------------------------------------------------ */
 
 /* A shape that is `at` without its leading 1 is that of the scores: the same for what broadcasts to it. */
 static bool drops_leading(const Attention *a, const Term *t) {
@@ -363,7 +364,8 @@ static bool is_causal(const Value *mask) {
   return true;
 }
 
-/* ---- the new node ------------------------------------------------------------------------------------------------------- */
+/* ---- the new node
+ * ------------------------------------------------------------------------------------------------------- */
 
 /* x' without transposing it twice: from [..., D, S] to [..., S, D]. Factors on the way go into *scale. */
 static Value *untranspose(Node *before, Value *x, double *scale) {

@@ -6,10 +6,10 @@
  *        elementwise nodes where that lets them join.
  * Breaks: every pass that matches elementwise nodes.
  *
- * A region starts with the operator's result and takes in, in topological order, every reader of what it has computed so
- * far, as long as all is float32 of the same shape and the same tasks. Whenever only one of its values is still read by
- * others, the region could be one node; the last such state is taken. Operators are visited last to first, so that a sum
- * of two results goes to the later one.
+ * A region starts with the operator's result and takes in, in topological order, every reader of what it has computed
+ * so far, as long as all is float32 of the same shape and the same tasks. Whenever only one of its values is still read
+ * by others, the region could be one node; the last such state is taken. Operators are visited last to first, so that a
+ * sum of two results goes to the later one.
  */
 #include "match.h"
 #include "recognise.h"
@@ -26,7 +26,7 @@ typedef struct {
 
 typedef struct {
   const Fuser *f;
-  Node *head;  /* the operator with the epilogue; NULL for a region of elementwise nodes alone */
+  Node *head; /* the operator with the epilogue; NULL for a region of elementwise nodes alone */
   Shape shape;
   uint64_t tasks;
   Node *node[MAX_NODES];
@@ -36,10 +36,12 @@ typedef struct {
 } Region;
 
 static bool takes_epilogue(const Node *n) {
-  return (n->op == OP_MATMUL || n->op == OP_GEMM || n->op == OP_CONV) && !n->expr && n->out[0] && n->out[0]->dtype == DT_F32;
+  return (n->op == OP_MATMUL || n->op == OP_GEMM || n->op == OP_CONV) && !n->expr && n->out[0] &&
+         n->out[0]->dtype == DT_F32;
 }
 
-/* ---- what may join -------------------------------------------------------------------------------------------------- */
+/* ---- what may join --------------------------------------------------------------------------------------------------
+ */
 
 static bool region_has(const Region *r, const Node *n) {
   if (n && n == r->head) return true;
@@ -78,7 +80,8 @@ static bool has_own_head(const Node *n, int depth) {
   return false;
 }
 
-/* ---- growing --------------------------------------------------------------------------------------------------------- */
+/* ---- growing
+ * --------------------------------------------------------------------------------------------------------- */
 
 static bool is_live(const Region *r, const Value *v) {
   if (v->is_output) return true;
@@ -164,7 +167,8 @@ static void grow(Region *r) {
   r->n = r->taken;
 }
 
-/* ---- the expression ----------------------------------------------------------------------------------------------------- */
+/* ---- the expression
+ * ----------------------------------------------------------------------------------------------------- */
 
 typedef struct {
   Region *region;
@@ -211,7 +215,8 @@ static int leaf_step(Builder *b, const Value *v) {
 
 static int operand_step(Builder *b, const Node *n, int k, const int *step_of) {
   const Value *v = n->in[k];
-  if (!v) return add_step(b, (ExprStep){.kind = EX_NUMBER, .number = k == 1 ? -INFINITY : INFINITY, .arg = {-1, -1, -1}});
+  if (!v)
+    return add_step(b, (ExprStep){.kind = EX_NUMBER, .number = k == 1 ? -INFINITY : INFINITY, .arg = {-1, -1, -1}});
   for (int i = 0; i < b->region->n; i++)
     if (b->region->node[i] == v->producer) return step_of[i];
   if (b->region->head && v->producer == b->region->head) return 0;
@@ -230,7 +235,8 @@ static void build(Builder *b) {
   }
 }
 
-/* ---- the new node --------------------------------------------------------------------------------------------------------- */
+/* ---- the new node
+ * --------------------------------------------------------------------------------------------------------- */
 
 static void sort_nodes(Region *r) {
   for (int i = 1; i < r->n; i++)
@@ -250,7 +256,8 @@ static void replace_region(Region *r) {
   Value *extra[MAX_EXTRA];
   sort_nodes(r);
   int n_own = head ? head->n_in : 0, n_extra = extra_operands(r, extra, MAX_EXTRA);
-  Builder b = {.region = r, .e = ctx_alloc(r->f->g->ctx, sizeof(Expr)), .extra = extra, .n_extra = n_extra, .n_own = n_own};
+  Builder b = {
+      .region = r, .e = ctx_alloc(r->f->g->ctx, sizeof(Expr)), .extra = extra, .n_extra = n_extra, .n_own = n_own};
   build(&b);
   Value **in = ctx_array(r->f->g->ctx, (size_t)(n_own + n_extra + 1), sizeof *in);
   for (int i = 0; i < n_own; i++) in[i] = head->in[i];
@@ -281,7 +288,8 @@ static void fuse_from(const Fuser *f, Node *head, Node *seed) {
   if (r.n >= (head ? 1 : 2) && r.result) replace_region(&r);
 }
 
-/* ---- views out of the way ------------------------------------------------------------------------------------------------ */
+/* ---- views out of the way
+ * ------------------------------------------------------------------------------------------------ */
 
 /* The constant or vector v, broadcast along axis `axis` of the view's result, for the view's operand of rank `rank`. */
 static Value *move_vector(Node *before, Value *v, int rank, int axis) {
@@ -291,7 +299,8 @@ static Value *move_vector(Node *before, Value *v, int rank, int axis) {
   return insert_reshape(before, v, &s);
 }
 
-/* The one axis of a value of rank `rank` along which v, broadcast to it, is longer than 1; -1 if there is not just one. */
+/* The one axis of a value of rank `rank` along which v, broadcast to it, is longer than 1; -1 if there is not just one.
+ */
 static int only_axis(const Value *v, int rank) {
   int axis = -1;
   for (int i = 0; i < v->shape.rank; i++) {
@@ -377,7 +386,8 @@ static void sink_views(Graph *g) {
   }
 }
 
-/* ---- the pass ------------------------------------------------------------------------------------------------------------------ */
+/* ---- the pass
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 void pass_fuse(Graph *g) {
   graph_remove_dead(g);

@@ -5,8 +5,9 @@
  *        square, times scale), the scale a vector of ones where the model has none.
  * Breaks: nothing; what was matched is gone.
  *
- * The core is d * r, where r is in any way 1 / sqrt(mean(d²) + eps) over trailing axes. If d = x - mean(x) over the same
- * axes it is a LayerNormalization of x, else an RMSNormalization of d. The variance may also be mean(x²) - mean(x)².
+ * The core is d * r, where r is in any way 1 / sqrt(mean(d²) + eps) over trailing axes. If d = x - mean(x) over the
+ * same axes it is a LayerNormalization of x, else an RMSNormalization of d. The variance may also be mean(x²) -
+ * mean(x)².
  */
 #include "match.h"
 #include "recognise.h"
@@ -14,7 +15,7 @@
 typedef struct {
   Match match;
   Value *x;
-  Value *result;    /* what the new node will compute */
+  Value *result; /* what the new node will compute */
   Value *scale, *bias;
   double epsilon;
   unsigned axes;

@@ -3,7 +3,8 @@
 #include <math.h>
 #include <string.h>
 
-/* ---- looking ------------------------------------------------------------------------------------------------------ */
+/* ---- looking ------------------------------------------------------------------------------------------------------
+ */
 
 bool same_number(double x, double wanted) {
   if (fabs(x - wanted) <= 4e-6 * fabs(wanted)) return true;
@@ -127,7 +128,8 @@ Node *sole_reader(const Value *v, Op op) {
   return n->op == op && !n->expr && v->producer && n->tasks == v->producer->tasks ? n : NULL;
 }
 
-/* ---- changing ----------------------------------------------------------------------------------------------------- */
+/* ---- changing -----------------------------------------------------------------------------------------------------
+ */
 
 Node **node_list(Graph *g, size_t *count) {
   *count = 0;
@@ -189,7 +191,8 @@ Value *insert_reshape(Node *before, Value *x, const Shape *s) {
   if (!x->tensor) return insert_value(before, OP_RESHAPE, x->dtype, *s, 2, x, shape_constant(before, s));
   int64_t dims[MAX_RANK];
   shape_dims(s, dims);
-  Value *v = graph_constant(before->graph, x->name, tensor_new(before->graph->ctx, x->dtype, s->rank, dims, x->tensor->data));
+  Value *v =
+      graph_constant(before->graph, x->name, tensor_new(before->graph->ctx, x->dtype, s->rank, dims, x->tensor->data));
   v->tasks = before->tasks;
   return v;
 }
@@ -240,7 +243,8 @@ void replace_value(Value *from, Value *to) {
   if (old) prune(old);
 }
 
-/* ---- constants ---------------------------------------------------------------------------------------------------- */
+/* ---- constants ----------------------------------------------------------------------------------------------------
+ */
 
 double *tensor_doubles(Ctx *c, const Tensor *t) {
   int64_t n = tensor_count(t);
@@ -256,7 +260,10 @@ Value *constant_doubles(Graph *g, const Value *like, DType t, int rank, const in
   for (int64_t i = 0, n = tensor_count(tensor); i < n; i++) {
     float f = (float)x[i];
     uint16_t half = t == DT_F16 ? float_to_half(f) : float_to_bfloat(f);
-    memcpy(out + (size_t)i * size, t == DT_F64 ? (const void *)&x[i] : t == DT_F32 ? (const void *)&f : (const void *)&half,
+    memcpy(out + (size_t)i * size,
+           t == DT_F64   ? (const void *)&x[i]
+           : t == DT_F32 ? (const void *)&f
+                         : (const void *)&half,
            size);
   }
   Value *v = graph_constant(g, like ? like->name : NULL, tensor);

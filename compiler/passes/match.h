@@ -6,7 +6,8 @@
 
 #include "compiler.h"
 
-/* ---- looking ------------------------------------------------------------------------------------------------------ */
+/* ---- looking ------------------------------------------------------------------------------------------------------
+ */
 
 /* Is x the constant `wanted`, as typed with six digits or rounded to float16 or bfloat16? */
 bool same_number(double x, double wanted);
@@ -36,12 +37,14 @@ typedef struct {
   int n;
 } Match;
 void match_add(Match *m, const Node *n); /* once; n may be NULL */
-/* May `root` take the place of all: are they few enough, serve the same tasks, and is no result but root's read outside? */
+/* May `root` take the place of all: are they few enough, serve the same tasks, and is no result but root's read
+ * outside? */
 bool match_closed(const Match *m, const Node *root);
 /* The only reader of v, which is of this operator, unfused and needed by the same tasks; or NULL. */
 Node *sole_reader(const Value *v, Op op);
 
-/* ---- changing ----------------------------------------------------------------------------------------------------- */
+/* ---- changing -----------------------------------------------------------------------------------------------------
+ */
 
 /* The nodes of the graph, to visit while nodes come and go; whether one of them has been removed since. */
 Node **node_list(Graph *g, size_t *count);
@@ -53,15 +56,16 @@ void prune(Node *n);
 Node *take_over(Value *v, Op op, int n_in, Value *const *in);
 /* A new node before `before` with one output of the given type and shape, needed by before's tasks. */
 Value *insert_value(Node *before, Op op, DType t, Shape s, int n_in, ...);
-Value *shape_constant(const Node *n, const Shape *s);                           /* for a Reshape or Expand of n's tasks */
+Value *shape_constant(const Node *n, const Shape *s); /* for a Reshape or Expand of n's tasks */
 /* Views of x; what would undo or repeat the view that x is reads that view's source instead. */
 Value *insert_reshape(Node *before, Value *x, const Shape *s);
 Value *insert_transpose(Node *before, Value *x, const int64_t *perm);
-Value *insert_swap_last(Node *before, Value *x);                                /* the last two axes exchanged */
+Value *insert_swap_last(Node *before, Value *x); /* the last two axes exchanged */
 /* Lets `to` be read wherever `from` is, serve from's tasks too, and prunes from's producer. */
 void replace_value(Value *from, Value *to);
 
-/* ---- constants ---------------------------------------------------------------------------------------------------- */
+/* ---- constants ----------------------------------------------------------------------------------------------------
+ */
 
 double *tensor_doubles(Ctx *c, const Tensor *t);
 /* A constant of a float type from doubles; `like` gives name and tasks, or is NULL. */

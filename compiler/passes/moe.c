@@ -32,7 +32,7 @@ static bool read_topk(Mo *m, Node *topk) {
   m->scores = topk->in[0];
   m->k = tensor_integer(k, 0);
   m->experts = s->dim[axis].n;
-  if (m->k < 1 || m->k > m->experts || m->experts > MAX_EXPERTS || m->k > MAX_K || m->experts < 2) return false;
+  if (m->k < 1 || m->k > m->experts || m->experts > MAX_EXPERTS || m->k > MAX_K) return false;
   m->tokens = 1;
   for (int d = 0; d < s->rank; d++) {
     Axis a = d == axis ? (Axis){AX_EXPERT, 0, m->experts} : (Axis){AX_TOKEN, m->token_axes.n, s->dim[d].n};

@@ -57,12 +57,12 @@ enum { FC1, FC2, FC3 };
 
 /* A linear layer: rows `first`, `first + step`, … (count of them) of a matrix [out,in] (out_first) or columns of [in,out]. */
 typedef struct {
-  const Tensor *w;
+  Tensor *w;
   bool out_first;
   bool stacked;             /* w has a leading dimension: expert e's matrix is number expert0 + e */
   int64_t expert0;
   int64_t first, step, count, in;
-  const Tensor *b;          /* or NULL */
+  Tensor *b;                /* or NULL */
   bool b_stacked;
   int64_t b_expert0, b_len, b_first, b_step; /* the same of the bias, whose vectors are b_len long */
 } Linear;
@@ -109,7 +109,7 @@ typedef struct {
   int n_coord;
   Axes *coord;              /* four of them */
   const RowList *list;      /* what AX_ROW runs over */
-  const Tensor *tensor;
+  Tensor *tensor;
   bool gathered;
   Cover cover;
   bool weighted, inverse, negated; /* inverse: one over it; negated: logical not */
@@ -160,6 +160,8 @@ int cover_slot(const Mo *m, Cover a);   /* the one slot in it, or -1 */
 bool cover_has(const Mo *m, Cover a, int64_t slot, int64_t expert);
 const Body *fact_body(const Fact *f, int64_t e);
 bool fact_has_body(const Fact *f);
+bool same_weights(const Linear *a, const Linear *b); /* by content */
+bool same_biases(const Linear *a, const Linear *b);
 /* Every element is one expert's value as it is: no weight, no zeros for what was not chosen. */
 bool fact_is_plain(const Mo *m, const Fact *f);
 Fact *fact_product(Mo *m, const Fact *a, const Fact *b, const Axes *axes, const Axes *summed);

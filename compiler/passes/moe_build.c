@@ -21,6 +21,7 @@ static Value *score_matrix(const Mo *m, Node *before, Value *scores) {
 bool moe_complete(const Mo *m, const Value *v, const Fact *f) {
   if (f->kind != FK_TERM || f->stage != ST_OUT || !f->cover || f->inverse || f->negated || f->plus) return false;
   if (!f->weighted && m->k != 1) return false;
+  if (f->one && !f->one->fc[FC1].stacked && !f->one->fc[FC2].stacked && m->experts > 1) return false; /* the same for all */
   int n = m->token_axes.n;
   if (f->axes.n != n + 1 || f->axes.a[n].kind != AX_FEATURE || v->dtype != DT_F32 || !shape_known(&v->shape)) return false;
   for (int i = 0; i < n; i++)

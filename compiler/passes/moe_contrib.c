@@ -1,6 +1,6 @@
 /* com.microsoft MoE and QMoE, as onnxruntime 1.31 computes them (measured):
- *   MoE   softmax over all experts, the k largest, divided by their sum if normalize_routing_weights says so;
- *   QMoE  softmax over the k largest scores alone, whatever that attribute says;
+ *   softmax over all experts, the k largest, divided by their sum if normalize_routing_weights says so
+ *   (onnxruntime's QMoE divides in any case: a warning says so where that makes a difference);
  *   swiglu: with g and l the two halves of fc1 (or fc1 and fc3), G = min(g, limit), L = l within ±limit:
  *   G · sigmoid(alpha·G) · (L + beta); gelu: the tanh form there, here what the option says, erf by default.
  * QMoE's weights become floats: (q - zero point) · scale, q packed along the inputs, lowest bits first. */
@@ -18,7 +18,7 @@ static const LayerInputs qmoe_inputs[3] = {[FC1] = {2, 3, 11, 4, "fc1_expert_wei
 
 static Value *input(const Node *n, int i) { return i >= 0 && i < n->n_in ? n->in[i] : NULL; }
 
-static const Tensor *constant_input(Node *n, int i) {
+static Tensor *constant_input(Node *n, int i) {
   Value *v = input(n, i);
   if (v && !v->tensor) ctx_fail(n->graph->ctx, n, "the experts' weights, scales and biases must be constant: \"%s\" is computed", v->name);
   return v ? v->tensor : NULL;
@@ -73,8 +73,8 @@ static Tensor *dequantised(Node *n, const Quantised *z) {
   return t;
 }
 
-static const Tensor *layer_weights(Node *n, const LayerInputs *in, int64_t experts) {
-  const Tensor *t = constant_input(n, in->w);
+static Tensor *layer_weights(Node *n, const LayerInputs *in, int64_t experts) {
+  Tensor *t = constant_input(n, in->w);
   if (!t || in->scales < 0) return t;
   Quantised z = {.experts = experts, .q = t, .scales = constant_input(n, in->scales), .zeros = constant_input(n, in->zeros)};
   z.bits = node_int(n, in->bits, node_int(n, "expert_weight_bits", 4));
@@ -90,7 +90,7 @@ static const Tensor *layer_weights(Node *n, const LayerInputs *in, int64_t exper
 /* ---- layers ---- */
 
 /* Rows first, first + step, … (count) of every expert's matrix, as the recogniser describes layers. */
-static Linear *linear_layers(Node *n, const Tensor *w, const Tensor *b, int64_t experts, int64_t first, int64_t step, int64_t count) {
+static Linear *linear_layers(Node *n, Tensor *w, Tensor *b, int64_t experts, int64_t first, int64_t step, int64_t count) {
   Linear *fc = ctx_array(n->graph->ctx, (size_t)experts, sizeof *fc);
   if (w->dtype != DT_F32 || (b && (b->dtype != DT_F32 || tensor_count(b) != experts * w->dim[1])))
     ctx_fail(n->graph->ctx, n, "weights and biases must be float, biases [experts, out]");
@@ -142,13 +142,13 @@ static Activation read_activation(Node *n, bool *warned) {
 }
 
 /* The gate and up layers of swiglu, out of a fused fc1 or out of fc1 and fc3. */
-static void read_swiglu(Node *n, const LayerInputs in[3], const Tensor *w1, MoeLayer *l) {
+static void read_swiglu(Node *n, const LayerInputs in[3], Tensor *w1, MoeLayer *l) {
   Ctx *c = n->graph->ctx;
   int64_t fusion = node_int(n, "swiglu_fusion", 0), half = w1->dim[1] / 2;
-  const Tensor *b1 = constant_input(n, in[FC1].b);
+  Tensor *b1 = constant_input(n, in[FC1].b);
   Linear *gate, *up;
   if (fusion == 0) {
-    const Tensor *w3 = layer_weights(n, &in[FC3], l->experts);
+    Tensor *w3 = layer_weights(n, &in[FC3], l->experts);
     if (!w3) ctx_fail(c, n, "swiglu that is not fused needs fc3_experts_weights");
     gate = linear_layers(n, w1, b1, l->experts, 0, 1, w1->dim[1]);
     up = linear_layers(n, w3, constant_input(n, in[FC3].b), l->experts, 0, 1, w3->dim[1]);
@@ -194,9 +194,12 @@ static void replace_contrib(Node *n, struct MoeMemo *memo, bool *warned) {
   l.tokens = n->in[1]->shape.dim[0].n;
   l.experts = n->in[1]->shape.dim[1].n;
   l.hidden = s->dim[s->rank - 1].n;
-  l.gate = n->op == OP_MS_QMOE ? GATE_TOPK_SOFTMAX : GATE_SOFTMAX;
-  l.normalize = n->op == OP_MS_MOE && node_int(n, "normalize_routing_weights", 0);
-  const Tensor *w1 = layer_weights(n, &in[FC1], l.experts), *w2 = layer_weights(n, &in[FC2], l.experts);
+  l.gate = GATE_SOFTMAX;
+  l.normalize = node_int(n, "normalize_routing_weights", 0);
+  if (n->op == OP_MS_QMOE && !l.normalize && l.k < l.experts)
+    ctx_warn(n->graph->ctx, n, "the weights of the chosen experts are not divided by their sum, as normalize_routing_weights asks; "
+                               "onnxruntime divides them in any case");
+  Tensor *w1 = layer_weights(n, &in[FC1], l.experts), *w2 = layer_weights(n, &in[FC2], l.experts);
   if (!w1 || !w2 || w1->rank != 3 || w2->rank != 3 || n->in[0]->dtype != DT_F32)
     ctx_fail(n->graph->ctx, n, "needs float tokens and constant weights fc1 and fc2 of rank 3");
   l.fc[FC2] = linear_layers(n, w2, constant_input(n, in[FC2].b), l.experts, 0, 1, w2->dim[1]);
@@ -204,7 +207,7 @@ static void replace_contrib(Node *n, struct MoeMemo *memo, bool *warned) {
   if (l.act == ACT_SWIGLU) {
     read_swiglu(n, in, w1, &l);
   } else {
-    const Tensor *w3 = layer_weights(n, &in[FC3], l.experts);
+    Tensor *w3 = layer_weights(n, &in[FC3], l.experts);
     l.fc[FC1] = linear_layers(n, w1, constant_input(n, in[FC1].b), l.experts, 0, 1, w1->dim[1]);
     if (w3) l.fc[FC3] = linear_layers(n, w3, constant_input(n, in[FC3].b), l.experts, 0, 1, w3->dim[1]);
   }

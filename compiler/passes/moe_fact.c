@@ -153,7 +153,7 @@ static Fact *through_layer(Mo *m, const Fact *f, const Fact *w, const Axes *axes
   if (f->stage == ST_ROWS && !fact_is_plain(m, f)) return NULL;
   if (f->plus || f->n_base || f->inverse || f->negated || w->tensor->dtype != DT_F32) return NULL;
   bool stacked = w->gathered || axes_has(&w->axes, AX_EXPERT);
-  const Tensor *t = w->tensor;
+  Tensor *t = w->tensor;
   int rank = t->rank;
   Linear fc = {.w = t, .out_first = summed->a[0].index == 2, .stacked = stacked, .expert0 = w->offset, .step = 1};
   int64_t rows = t->dim[rank - 2], columns = t->dim[rank - 1];
@@ -202,7 +202,7 @@ static Cover product_cover(Mo *m, const Fact *a, const Fact *b) {
   const Fact *routed = a->cover ? a : b, *expert = a->cover ? b : a;
   if (!routed->cover) return NULL;
   if (axes_has(&expert->axes, AX_EXPERT)) return axes_has(&routed->axes, AX_EXPERT) ? routed->cover : NULL;
-  return !axes_has(&routed->axes, AX_EXPERT) && cover_expert(m, routed->cover) >= 0 ? routed->cover : NULL;
+  return axes_has(&routed->axes, AX_EXPERT) ? NULL : routed->cover; /* so far the same for each expert in it */
 }
 
 static void take_body(Fact *to, const Fact *from) {
@@ -247,11 +247,19 @@ Fact *fact_product(Mo *m, const Fact *a, const Fact *b, const Axes *axes, const 
   return r;
 }
 
-static bool same_linear(const Linear *a, const Linear *b) {
-  return a->w == b->w && a->out_first == b->out_first && a->stacked == b->stacked && a->expert0 == b->expert0 &&
-         a->first == b->first && a->step == b->step && a->count == b->count && a->in == b->in && a->b == b->b &&
-         a->b_stacked == b->b_stacked && a->b_expert0 == b->b_expert0 && a->b_len == b->b_len && a->b_first == b->b_first && a->b_step == b->b_step;
+static bool same_tensor(Tensor *a, Tensor *b) { return a == b || (a && b && tensor_equal(a, b)); }
+
+bool same_weights(const Linear *a, const Linear *b) {
+  return a->out_first == b->out_first && a->stacked == b->stacked && a->expert0 == b->expert0 && a->first == b->first &&
+         a->step == b->step && a->count == b->count && a->in == b->in && same_tensor(a->w, b->w);
 }
+
+bool same_biases(const Linear *a, const Linear *b) {
+  return a->b_stacked == b->b_stacked && a->b_expert0 == b->b_expert0 && a->b_len == b->b_len && a->b_first == b->b_first &&
+         a->b_step == b->b_step && a->count == b->count && same_tensor(a->b, b->b);
+}
+
+static bool same_linear(const Linear *a, const Linear *b) { return same_weights(a, b) && same_biases(a, b); }
 
 static bool same_body(const Body *a, const Body *b) {
   return a->x == b->x && a->has_fc3 == b->has_fc3 && a->act == b->act && same_linear(&a->fc[FC1], &b->fc[FC1]) &&

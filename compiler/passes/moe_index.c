@@ -174,7 +174,7 @@ static Fact *gather_rows(Mo *m, Value *data, const Fact *coords, const Axes *row
 /* ---- gathering ---- */
 
 /* Constants of the chosen experts: W[idx[t, s]]. */
-static Fact *gather_weights(Mo *m, const Tensor *t, const Fact *index) {
+static Fact *gather_weights(Mo *m, Tensor *t, const Fact *index) {
   int features = t->rank - 1;
   if (features < 1 || features > 2 || t->dim[0] < index->offset + m->experts || index->offset < 0) return NULL;
   Axes axes = index->axes;

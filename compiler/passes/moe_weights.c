@@ -26,21 +26,11 @@ struct MoeMemo *moe_memo_new(Graph *g) {
   return memo;
 }
 
-static bool same_matrix(const Linear *a, const Linear *b) {
-  return a->w == b->w && a->out_first == b->out_first && a->stacked == b->stacked && a->expert0 == b->expert0 &&
-         a->first == b->first && a->step == b->step && a->count == b->count && a->in == b->in;
-}
-
-static bool same_vector(const Linear *a, const Linear *b) {
-  return a->b == b->b && a->b_stacked == b->b_stacked && a->b_expert0 == b->b_expert0 && a->b_first == b->b_first &&
-         a->b_step == b->b_step && a->count == b->count;
-}
-
 static Value *recall(const struct MoeMemo *memo, const Linear *fc, int64_t experts, bool biases, double scale) {
   for (const Stack *s = memo->first; s; s = s->next) {
     bool same = s->experts == experts && s->biases == biases && s->scale == scale;
     for (int64_t e = 0; e < experts && same; e++)
-      same = biases ? same_vector(&s->fc[e], &fc[e]) : same_matrix(&s->fc[e], &fc[e]);
+      same = biases ? same_biases(&s->fc[e], &fc[e]) : same_weights(&s->fc[e], &fc[e]);
     if (same) return s->value;
   }
   return NULL;

@@ -2,9 +2,8 @@
  *
  * Needs: types. Runs before everything that matches or fuses.
  * Gives: no value of type float16 or bfloat16 but graph inputs and outputs, with a Cast beside each; constants are
- *        converted (exactly); a Cast to half precision becomes a Cast to float32, so results lie nearer to the exact ones
- *        than the model's own rounding would.
- * Breaks: nothing that was checked: shapes stay.
+ *        converted (exactly); a Cast to half precision becomes a Cast to float32, so results lie nearer to the exact
+ * ones than the model's own rounding would. Breaks: nothing that was checked: shapes stay.
  */
 #include "match.h"
 #include "recognise.h"

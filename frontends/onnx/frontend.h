@@ -112,7 +112,6 @@ typedef struct {
   int n_out;
   Attr *attr;
   size_t n_attr;
-  bool upgraded; /* op_type is another than the model's */
 } RawNode;
 
 /* Fills n->attr from the node's own attributes; `outer` (n_outer of them) are those of the function call that

@@ -107,6 +107,12 @@ DType raw_float_type(const RawNode *n) {
   return dtype_is_float(t) ? t : DT_F32;
 }
 
+void raw_become(RawNode *n, const char *domain, const char *op_type) {
+  n->domain = domain;
+  n->op_type = op_type;
+  n->n_attr = 0;
+}
+
 /* ---- making constants and nodes ---- */
 
 void value_set_constant(Value *v, Tensor *t) {
@@ -143,7 +149,10 @@ Node *raw_emit(RawNode *n, const char *op_type, int n_in, Value *const *in, Valu
   Op op = op_find("", op_type);
   Graph *g = n->reader->graph;
   const char *name = helper_name(n, op_type);
-  if (!out) out = graph_value(g, name, DT_NONE, shape_unknown());
+  if (!out) {
+    out = graph_value(g, name, DT_NONE, shape_unknown());
+    name = out->name; /* unique among helpers as well */
+  }
   Node *made = graph_node(g, NULL, op, name, n_in, in, 1, &out);
   made->scope = n->scope;
   return made;
@@ -152,7 +161,6 @@ Node *raw_emit(RawNode *n, const char *op_type, int n_in, Value *const *in, Valu
 /* ---- checks ---- */
 
 static bool check_version(RawNode *n, const OpInfo *info) {
-  if (n->upgraded) return true; /* from an operator that the opset had to this one */
   if (n->version >= info->since && n->version <= info->until) return true;
   const char *domain = *info->domain ? info->domain : "ai.onnx";
   return raw_fault(n, "%s is supported in opsets %d to %d of %s; the model imports %d", info->name, info->since,
@@ -187,16 +195,18 @@ static void trim(RawNode *n) {
 static bool known(Op op) { return op != OP_NONE && op != OP_FUSED; } /* the latter has no form in a file */
 
 void node_finish(RawNode *n) {
+  const char *domain = n->domain, *op_type = n->op_type;
   trim(n);
   if (!upgrade(n)) return;
   trim(n);
+  bool same = domain == n->domain && op_type == n->op_type; /* else it came from one that the opset has */
   Op op = op_find(n->domain, n->op_type);
   if (!known(op)) {
     unsupported_add(n, "is not supported");
     return;
   }
   const OpInfo *info = op_info(op);
-  bool good = check_version(n, info);
+  bool good = !same || check_version(n, info);
   good = check_arity(n, op) && good;
   good = attributes_check(n, op) && good;
   if (!good) return;

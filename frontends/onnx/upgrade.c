@@ -115,8 +115,7 @@ static bool softmax(RawNode *n) {
   Node *soft = raw_emit(n, n->op_type, 1, flat->out, NULL), *shape = raw_emit(n, "Shape", 1, n->in, NULL);
   raw_set_input(n, 0, soft->out[0]);
   raw_set_input(n, 1, shape->out[0]);
-  n->op_type = "Reshape";
-  n->n_attr = 0;
+  raw_become(n, "", "Reshape");
   return true;
 }
 
@@ -149,8 +148,7 @@ static bool dropout(RawNode *n) {
     n->n_out = 1;
   }
   n->n_in = 1;
-  n->n_attr = 0;
-  n->op_type = "Identity";
+  raw_become(n, "", "Identity");
   return true;
 }
 

@@ -10,7 +10,8 @@
 #include <math.h>
 #include <string.h>
 
-/* ---- reading --------------------------------------------------------------------------------------------------------- */
+/* ---- reading
+ * --------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
   Scanner s;
@@ -38,7 +39,8 @@ static int read_operation(ExprReader *r) {
     name = scan_identifier(s);
   }
   Op op = name ? op_find(domain, name) : OP_NONE;
-  if (op == OP_NONE || !op_is_elementwise(op)) scan_fail(s, at, "%s is not an elementwise operator", name ? name : "this");
+  if (op == OP_NONE || !op_is_elementwise(op))
+    scan_fail(s, at, "%s is not an elementwise operator", name ? name : "this");
   Node *n = ctx_alloc(s->ctx, sizeof *n);
   n->op = op;
   n->name = n->scope = "";
@@ -127,7 +129,8 @@ Expr *text_read_expr(Graph *g, const char *text, const char *origin, int n_in) {
   return r.e;
 }
 
-/* ---- printing ---------------------------------------------------------------------------------------------------------- */
+/* ---- printing
+ * ---------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
   const Expr *e;

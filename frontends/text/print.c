@@ -20,7 +20,8 @@ typedef struct {
 
 static void print_graph(Printer *p);
 
-/* ---- words and numbers -------------------------------------------------------------------------------------------- */
+/* ---- words and numbers --------------------------------------------------------------------------------------------
+ */
 
 static bool is_plain_name(const char *s) {
   static const char *const keywords[] = {"seq", "map", "optional", "sparse_tensor", "opaque"};
@@ -67,7 +68,8 @@ static void print_shortest(Text *t, double v, bool single) {
 
 void text_float(Text *t, double v) { print_shortest(t, v, (double)(float)v == v); }
 
-/* ---- types and constants ---------------------------------------------------------------------------------------------- */
+/* ---- types and constants
+ * ---------------------------------------------------------------------------------------------- */
 
 static void print_dim(Printer *p, const Dim *d) {
   if (d->sym == 0) {
@@ -124,7 +126,8 @@ static void print_data(Text *out, Tensor *t, int64_t full) {
   text_add(out, "}");
 }
 
-/* ---- attributes ----------------------------------------------------------------------------------------------------------- */
+/* ---- attributes
+ * ----------------------------------------------------------------------------------------------------------- */
 
 static void attr_value(Text *t, const Attr *a, size_t i) {
   switch (a->kind) {
@@ -192,7 +195,8 @@ static void print_attrs(Text *t, const Node *n) {
   if (*sep == ',') text_add(t, ">");
 }
 
-/* ---- nodes and values ---------------------------------------------------------------------------------------------------- */
+/* ---- nodes and values
+ * ---------------------------------------------------------------------------------------------------- */
 
 static const char *name_of(Printer *p, const Value *v) {
   return v ? p->name && p->name[v->id] ? p->name[v->id] : v->name : "";
@@ -325,7 +329,8 @@ static void print_opsets(Text *out, const Graph *g) {
       const OpInfo *o = op_info((Op)op);
       if (strcmp(o->domain, domains[d].domain) == 0 && o->until > newest) newest = o->until;
     }
-    for (const Node *n = g->first; n; n = n->next) used = used || strcmp(op_info(n->op)->domain, domains[d].domain) == 0;
+    for (const Node *n = g->first; n; n = n->next)
+      used = used || strcmp(op_info(n->op)->domain, domains[d].domain) == 0;
     if (!used) continue;
     text_add(out, "%s\"%s\" : %d", sep, domains[d].domain, newest ? newest : domains[d].fallback);
     sep = ", ";

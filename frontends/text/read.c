@@ -66,7 +66,8 @@ static DType read_type(Reader *r, Shape *shape) {
   return t;
 }
 
-/* ---- constant data ------------------------------------------------------------------------------------------------- */
+/* ---- constant data -------------------------------------------------------------------------------------------------
+ */
 
 static void store_integer(Scanner *s, const Literal *l, DType t, void *at) {
   if (l->kind != LIT_INT) scan_fail(s, l->at, "an integer is expected in data of type %s", dtype_name(t));
@@ -161,7 +162,8 @@ static Tensor *read_tensor(Reader *r, DType dtype, const Shape *shape) {
   return t;
 }
 
-/* ---- attributes ---------------------------------------------------------------------------------------------------- */
+/* ---- attributes ----------------------------------------------------------------------------------------------------
+ */
 
 static AttrKind kind_of_word(Scanner *s, const char *at, const char *word) {
   static const char *const words[] = {"int", "float", "string", "ints", "floats", "strings", "tensor", "graph"};
@@ -279,7 +281,8 @@ Attr text_read_attr(Scanner *s, Op op) {
   return a;
 }
 
-/* ---- values ---------------------------------------------------------------------------------------------------------- */
+/* ---- values
+ * ---------------------------------------------------------------------------------------------------------- */
 
 /* A value's declared type: the first declaration counts, a second has to agree where both say something. */
 static Value *declare(Reader *r, const char *at, const char *name, DType t, Shape shape) {
@@ -305,6 +308,7 @@ static void define_constant(Reader *r, const char *at, const char *name, DType t
   if (t == DT_NONE) scan_fail(&r->s, at, "the constant %s needs a type", name);
   Tensor *tensor = read_tensor(r, t, shape);
   v = declare(r, at, name, t, *shape);
+  if (!shape_equal(&v->shape, shape)) scan_fail(&r->s, at, "%s is declared with two shapes", name);
   v->tensor = tensor;
 }
 
@@ -324,6 +328,7 @@ static void read_value_info(Reader *r, bool is_input, bool is_output) {
   v = declare(r, at, name, t, shape);
   if (is_input) graph_add_input(r->g, v);
   if (is_output && v->is_output) scan_fail(s, at, "%s is an output twice", name);
+  if (is_output && is_defined(v)) scan_fail(s, at, "%s is an input: an Identity must make the output", name);
   if (is_output) graph_add_output(r->g, v);
 }
 
@@ -335,7 +340,8 @@ static void read_value_infos(Reader *r, char open, char close, bool is_input, bo
   scan_expect(&r->s, close);
 }
 
-/* ---- nodes ------------------------------------------------------------------------------------------------------------- */
+/* ---- nodes
+ * ------------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
   const char **name;
@@ -410,10 +416,13 @@ static void constant_node(Reader *r, const char *at, const NameList *outs, const
     scan_fail(&r->s, at, "Constant is read with one output and the attribute value, a tensor");
   Value *v = output_value(r, outs->name[0], outs->at[0]);
   Tensor *t = attrs->item[0].tensor;
+  Shape shape = shape_of(t->rank, t->dim);
   if (!v) return;
+  if (v->dtype != DT_NONE && (v->dtype != t->dtype || (v->shape.rank >= 0 && !shape_equal(&v->shape, &shape))))
+    scan_fail(&r->s, at, "the Constant is not of the type declared for %s", v->name);
   v->tensor = t;
   v->dtype = t->dtype;
-  v->shape = shape_of(t->rank, t->dim);
+  v->shape = shape;
 }
 
 static void attach_attrs(Reader *r, Node *n, const AttrList *attrs, const char *at) {
@@ -460,7 +469,19 @@ static void read_node(Reader *r) {
   attach_attrs(r, n, &attrs, at);
 }
 
-/* ---- the whole ------------------------------------------------------------------------------------------------------------ */
+/* ---- the whole
+ * ------------------------------------------------------------------------------------------------------------ */
+
+/* An output has a producer: one that is a constant becomes an Identity of it. */
+static void constant_output(Graph *g, Value *v) {
+  Value *c = graph_constant(g, v->name, v->tensor);
+  v->tensor = NULL;
+  while (v->n_uses) {
+    Use u = v->uses[v->n_uses - 1];
+    node_set_input(u.node, u.input, c);
+  }
+  graph_node(g, NULL, OP_IDENTITY, v->name, 1, &c, 1, &v);
+}
 
 static void read_graph(Reader *r) {
   Scanner *s = &r->s;
@@ -473,8 +494,11 @@ static void read_graph(Reader *r) {
   if (scan_peek(s) == '<') read_value_infos(r, '<', '>', false, false);
   scan_expect(s, '{');
   while (!scan_accept(s, '}')) read_node(r);
-  for (size_t i = 0; i < r->g->n_outputs; i++)
-    if (!is_defined(r->g->outputs[i])) scan_fail(s, NULL, "nothing produces the output %s", r->g->outputs[i]->name);
+  for (size_t i = 0; i < r->g->n_outputs; i++) {
+    Value *v = r->g->outputs[i];
+    if (!is_defined(v)) scan_fail(s, NULL, "nothing produces the output %s", v->name);
+    if (v->tensor) constant_output(r->g, v);
+  }
 }
 
 static void check_opset(Scanner *s, const char *at, const char *domain, int64_t version) {
@@ -484,7 +508,8 @@ static void check_opset(Scanner *s, const char *at, const char *domain, int64_t 
     if (strcmp(o->domain, domain) == 0 && o->until > newest) newest = o->until;
   }
   if (newest == 0) scan_fail(s, at, "no operator of the domain \"%s\" is supported", domain);
-  if (version > newest) scan_fail(s, at, "opset %lld of \"%s\": %d is the newest supported", (long long)version, domain, newest);
+  if (version > newest)
+    scan_fail(s, at, "opset %lld of \"%s\": %d is the newest supported", (long long)version, domain, newest);
 }
 
 static void read_opsets(Scanner *s) {

@@ -1,6 +1,6 @@
-/* Characters to tokens, as ONNX's own text parser takes them: white space and #-comments separate, identifiers are ASCII,
- * strings know only the escapes \" and \\ (any escaped character stands for itself), numbers are C's without hexadecimal,
- * plus inf, infinity and nan. Every error has its line and column.
+/* Characters to tokens, as ONNX's own text parser takes them: white space and #-comments separate, identifiers are
+ * ASCII, strings know only the escapes \" and \\ (any escaped character stands for itself), numbers are C's without
+ * hexadecimal, plus inf, infinity and nan. Every error has its line and column.
  */
 #include "text.h"
 #include <errno.h>

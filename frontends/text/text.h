@@ -35,15 +35,15 @@ _Noreturn void scan_fail(Scanner *s, const char *at, const char *fmt, ...) PRINT
 void scan_report(Scanner *s, const char *at, const char *fmt, ...) PRINTF_LIKE(3, 4);
 void scan_enter(Scanner *s); /* one level deeper; leaves when nested too deeply */
 
-char scan_peek(Scanner *s);               /* the next character after white space and comments; 0 at the end */
-bool scan_accept(Scanner *s, char ch);    /* takes it if it is next */
-void scan_expect(Scanner *s, char ch);    /* leaves if it is not */
-char *scan_identifier(Scanner *s);        /* letters, digits and _; NULL if none is next */
+char scan_peek(Scanner *s);            /* the next character after white space and comments; 0 at the end */
+bool scan_accept(Scanner *s, char ch); /* takes it if it is next */
+void scan_expect(Scanner *s, char ch); /* leaves if it is not */
+char *scan_identifier(Scanner *s);     /* letters, digits and _; NULL if none is next */
 const char *scan_peek_identifier(Scanner *s);
-char *scan_name(Scanner *s);              /* an identifier or a quoted string; leaves if neither */
-Literal scan_literal(Scanner *s);         /* number or quoted string; leaves if neither */
-int64_t scan_integer(Scanner *s);         /* a literal that is an int64 */
-double scan_number(const Literal *l);     /* of a numeric literal */
+char *scan_name(Scanner *s);          /* an identifier or a quoted string; leaves if neither */
+Literal scan_literal(Scanner *s);     /* number or quoted string; leaves if neither */
+int64_t scan_integer(Scanner *s);     /* a literal that is an int64 */
+double scan_number(const Literal *l); /* of a numeric literal */
 int64_t literal_integer(Scanner *s, const Literal *l);
 
 /* ---- read.c ------------------------------------------------------------------------------------------------------ */
@@ -51,24 +51,26 @@ int64_t literal_integer(Scanner *s, const Literal *l);
 /* `name [: type] = value`; op says which kinds are expected (OP_NONE: anything goes). */
 Attr text_read_attr(Scanner *s, Op op);
 
-/* ---- expr.c: Node.expr as text -------------------------------------------------------------------------------------- */
+/* ---- expr.c: Node.expr as text --------------------------------------------------------------------------------------
+ */
 
 Expr *text_read_expr(Graph *g, const char *text, const char *origin, int n_in);
 char *text_of_expr(Ctx *c, const Expr *e);
 
-/* ---- print.c --------------------------------------------------------------------------------------------------------- */
+/* ---- print.c
+ * --------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
-  int64_t full;     /* constants of up to so many elements are printed in full */
-  bool rename;      /* inner values and constants are renumbered in order of use: v0, v1 …, c0, c1 … */
-  bool types;       /* types of inner values are listed */
+  int64_t full; /* constants of up to so many elements are printed in full */
+  bool rename;  /* inner values and constants are renumbered in order of use: v0, v1 …, c0, c1 … */
+  bool types;   /* types of inner values are listed */
   bool node_names;
-  bool scopes;      /* as comments */
+  bool scopes; /* as comments */
 } TextStyle;
 
 void text_print_styled(Graph *g, Text *out, const TextStyle *style);
 void text_attr(Text *t, const Attr *a); /* `name: kind = value` */
 void text_quoted(Text *t, const char *s);
-void text_float(Text *t, double v);     /* shortest that reads back to the same float (or double) */
+void text_float(Text *t, double v); /* shortest that reads back to the same float (or double) */
 
 #endif

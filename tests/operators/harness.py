@@ -1,4 +1,4 @@
-"""Runs `moecc verify` on models made in memory: a model and one data set per case, written to a temporary folder."""
+"""Runs `moecc verify` on models made in memory, each with one data set, in a temporary folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MOECC = Path(os.environ.get("MOECC", ROOT / "build" / "moecc"))
 WORKERS = 2
 
-TYPE_NAMES = {
+TYPE_NAMES: dict[int, str] = {
     onnx.TensorProto.FLOAT: "float",
     onnx.TensorProto.DOUBLE: "double",
     onnx.TensorProto.FLOAT16: "float16",
@@ -60,10 +60,13 @@ class Operator:
 
 def supported_operators() -> dict[tuple[str, str], Operator]:
     """What `moecc ops --json` says, by domain and name."""
-    text = subprocess.run([str(MOECC), "ops", "--json"], check=True, capture_output=True, text=True).stdout
+    text = subprocess.run(
+        [str(MOECC), "ops", "--json"], check=True, capture_output=True, text=True
+    ).stdout
     rows = json.loads(text)
     operators = [
-        Operator(r["op"], r["domain"], r["since"], r["until"], frozenset(r["types"].split(", "))) for r in rows
+        Operator(r["op"], r["domain"], r["since"], r["until"], frozenset(r["types"].split(", ")))
+        for r in rows
     ]
     return {(o.domain, o.name): o for o in operators}
 
@@ -74,7 +77,10 @@ def write_case(case: Case, folder: Path) -> None:
     data = folder / "test_data_set_0"
     data.mkdir()
     graph = case.model.graph
-    for kind, values, arrays in (("input", graph.input, case.inputs), ("output", graph.output, case.outputs)):
+    for kind, values, arrays in (
+        ("input", graph.input, case.inputs),
+        ("output", graph.output, case.outputs),
+    ):
         for i, (value, array) in enumerate(zip(values, arrays, strict=True)):
             tensor = numpy_helper.from_array(np.asarray(array), value.name)
             (data / f"{kind}_{i}.pb").write_bytes(tensor.SerializeToString())
@@ -85,13 +91,26 @@ def verify(case: Case) -> str:
     with tempfile.TemporaryDirectory(prefix="moecc-operator-") as name:
         folder = Path(name)
         write_case(case, folder)
-        command = [str(MOECC), "verify", str(folder / "model.onnx"), str(folder / "test_data_set_0"), "--engine", "tcc"]
+        command = [
+            str(MOECC),
+            "verify",
+            str(folder / "model.onnx"),
+            str(folder / "test_data_set_0"),
+            "--engine",
+            "tcc",
+        ]
         command += ["--rtol", str(case.rtol), "--atol", str(case.atol)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=120, errors="replace")
+            done = subprocess.run(
+                command, check=False, capture_output=True, text=True, timeout=120, errors="replace"
+            )
         except subprocess.TimeoutExpired:
             return "took longer than two minutes"
-    return "" if done.returncode == 0 else f"status {done.returncode}: {done.stderr}{done.stdout}".strip()
+    return (
+        ""
+        if done.returncode == 0
+        else f"status {done.returncode}: {done.stderr}{done.stdout}".strip()
+    )
 
 
 def verify_all(cases: list[Case]) -> dict[str, str]:
@@ -104,7 +123,9 @@ def constant_inputs(case: Case, names: set[str]) -> Case:
     """The same case with some graph inputs turned into constants of the model."""
     model = onnx.ModelProto()
     model.CopyFrom(case.model)
-    kept = [(v, a) for v, a in zip(model.graph.input, case.inputs, strict=True) if v.name not in names]
+    kept = [
+        (v, a) for v, a in zip(model.graph.input, case.inputs, strict=True) if v.name not in names
+    ]
     for value, array in zip(list(model.graph.input), case.inputs, strict=True):
         if value.name in names:
             model.graph.initializer.append(numpy_helper.from_array(np.asarray(array), value.name))

@@ -1,8 +1,8 @@
 /* Runs the pass tests of this folder: each case is a graph as text, the passes to run, and the graph that must result.
  *
  *   ==== what the case shows
- *   passes: algebra gelu        in this order; also "infer" (shape inference), "tasks" (find and mark tasks) and "share"
- *   graph before
+ *   passes: algebra gelu        in this order; also "infer" (shape inference), "tasks" (find and mark tasks) and
+ * "share" graph before
  *   ----
  *   graph after, or the one word `unchanged`; or lines `error: text` that the message must hold
  *
@@ -24,15 +24,16 @@ typedef struct {
 
 static int passed, failed;
 
-/* ---- one case ------------------------------------------------------------------------------------------------------- */
+/* ---- one case -------------------------------------------------------------------------------------------------------
+ */
 
 static void run_named(Graph *g, const char *name) {
   static const struct {
     const char *name;
     void (*run)(Graph *g);
-  } extra[] = {{"infer", infer_shapes},         {"share", share_equal},   {"algebra", pass_algebra},
-               {"widen", pass_widen},           {"gelu", pass_gelu},      {"layernorm", pass_layernorm},
-               {"attention", pass_attention},   {"convbn", pass_convbn},  {"fuse", pass_fuse}};
+  } extra[] = {{"infer", infer_shapes},       {"share", share_equal},  {"algebra", pass_algebra},
+               {"widen", pass_widen},         {"gelu", pass_gelu},     {"layernorm", pass_layernorm},
+               {"attention", pass_attention}, {"convbn", pass_convbn}, {"fuse", pass_fuse}};
   if (strcmp(name, "raw") == 0) return;
   if (strcmp(name, "tasks") == 0) {
     tasks_find(g, NULL, 0);
@@ -63,12 +64,14 @@ static void run_case(Ctx *c, void *arg) {
   if (!raw) infer_shapes(before);
   graph_mark_tasks(before);
   Graph *after = NULL;
-  if (strcmp(k->after, "unchanged") != 0 && strncmp(k->after, "error:", 6) != 0) after = onnx_text_read(c, k->after, "after");
+  if (strcmp(k->after, "unchanged") != 0 && strncmp(k->after, "error:", 6) != 0)
+    after = onnx_text_read(c, k->after, "after");
   if (after && !raw) infer_shapes(after);
   k->want.ctx = k->got.ctx = c;
   print(after ? after : before, &k->want);
   char *list = ctx_strdup(c, k->passes), *save = NULL;
-  for (char *word = strtok_r(list, " \t\n", &save); word; word = strtok_r(NULL, " \t\n", &save)) run_named(before, word);
+  for (char *word = strtok_r(list, " \t\n", &save); word; word = strtok_r(NULL, " \t\n", &save))
+    run_named(before, word);
   print(before, &k->got);
   k->ok = strcmp(k->got.text, k->want.text) == 0;
 }
@@ -98,7 +101,8 @@ static void check_case(Case *k) {
   ctx_free(c);
 }
 
-/* ---- files --------------------------------------------------------------------------------------------------------------- */
+/* ---- files
+ * --------------------------------------------------------------------------------------------------------------- */
 
 static char *read_file(const char *path) {
   FILE *f = fopen(path, "rb");
