@@ -8,7 +8,7 @@
 #define T float
 /* end holes */
 
-enum { KERNEL_TILE = 16 };
+enum { KERNEL_TILE = 8, KERNEL_ROWS = 64 };
 
 typedef struct {
   const T *x;
@@ -18,22 +18,43 @@ typedef struct {
   const int64_t *outer;
 } KERNEL_args;
 
-static void KERNEL_tile(const T *x, T *y, size_t rows, size_t columns, int64_t xs, int64_t ys)
+/* A full tile: loads go along x's rows, stores along y's. */
+static void KERNEL_tile(const T *x, T *y, int64_t xs, int64_t ys)
 {
-  T tile[KERNEL_TILE * KERNEL_TILE];
-  for (size_t c = 0; c < columns; c++)
-    for (size_t r = 0; r < rows; r++) tile[r * KERNEL_TILE + c] = x[(int64_t)r + (int64_t)c * xs];
-  for (size_t r = 0; r < rows; r++)
-    for (size_t c = 0; c < columns; c++) y[(int64_t)r * ys + (int64_t)c] = tile[r * KERNEL_TILE + c];
+  T tile[KERNEL_TILE][KERNEL_TILE];
+  for (size_t c = 0; c < KERNEL_TILE; c++)
+    for (size_t r = 0; r < KERNEL_TILE; r++) tile[c][r] = x[(int64_t)c * xs + (int64_t)r];
+  for (size_t r = 0; r < KERNEL_TILE; r++)
+    for (size_t c = 0; c < KERNEL_TILE; c++) y[(int64_t)r * ys + (int64_t)c] = tile[c][r];
 }
 
-/* An item is a band of KERNEL_TILE rows of one matrix. */
+/* What is left at the sides, and matrices of few columns (pictures becoming channels-last). */
+static void KERNEL_edge(const T *x, T *y, size_t rows, size_t columns, int64_t xs, int64_t ys)
+{
+  for (size_t c = 0; c < columns; c++)
+    for (size_t r = 0; r < rows; r++) y[(int64_t)r * ys + (int64_t)c] = x[(int64_t)c * xs + (int64_t)r];
+}
+
+static void KERNEL_band(const T *x, T *y, size_t rows, size_t columns, int64_t xs, int64_t ys)
+{
+  size_t r = 0;
+  for (; r + KERNEL_TILE <= rows; r += KERNEL_TILE) {
+    size_t c = 0;
+    for (; c + KERNEL_TILE <= columns; c += KERNEL_TILE)
+      KERNEL_tile(x + (int64_t)c * xs + (int64_t)r, y + (int64_t)r * ys + (int64_t)c, xs, ys);
+    KERNEL_edge(x + (int64_t)c * xs + (int64_t)r, y + (int64_t)r * ys + (int64_t)c, KERNEL_TILE, columns - c, xs, ys);
+  }
+  KERNEL_edge(x + r, y + (int64_t)r * ys, rows - r, columns, xs, ys);
+}
+
+/* An item is a band of KERNEL_ROWS rows of one matrix. */
 static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread)
 {
   const KERNEL_args *a = args;
   (void)thread;
   for (size_t item = begin; item < end; item++) {
-    size_t matrix = item / a->bands, row = item % a->bands * KERNEL_TILE;
+    size_t matrix = item / a->bands, row = item % a->bands * KERNEL_ROWS;
+    size_t rows = a->rows - row < KERNEL_ROWS ? a->rows - row : KERNEL_ROWS;
     const T *x = a->x + row;
     T *y = a->y + (int64_t)row * a->ys;
     for (int64_t d = a->outer[0] - 1; d >= 0; d--) {
@@ -43,11 +64,8 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
       x += index * loop[1];
       y += index * loop[2];
     }
-    size_t rows = a->rows - row < KERNEL_TILE ? a->rows - row : KERNEL_TILE;
-    for (size_t c = 0; c < a->columns; c += KERNEL_TILE) {
-      size_t columns = a->columns - c < KERNEL_TILE ? a->columns - c : KERNEL_TILE;
-      KERNEL_tile(x + (int64_t)c * a->xs, y + c, rows, columns, a->xs, a->ys);
-    }
+    if (a->columns < KERNEL_TILE) KERNEL_edge(x, y, rows, a->columns, a->xs, a->ys);
+    else KERNEL_band(x, y, rows, a->columns, a->xs, a->ys);
   }
 }
 
@@ -55,7 +73,7 @@ void KERNEL(const moecc_pool *pool, const T *x, T *y, size_t rows, size_t column
             const int64_t *outer)
 {
   if (rows == 0 || columns == 0) return;
-  size_t bands = (rows + KERNEL_TILE - 1) / KERNEL_TILE;
+  size_t bands = (rows + KERNEL_ROWS - 1) / KERNEL_ROWS;
   const KERNEL_args a = {x, y, rows, columns, bands, xs, ys, outer};
   moecc_for(pool, KERNEL_part, &a, count * bands);
 }

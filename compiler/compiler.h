@@ -182,6 +182,7 @@ struct Value {
   DType dtype;
   Shape shape;
   Tensor *tensor;     /* its constant value, or NULL */
+  Value *transposed;  /* of a constant matrix: its transpose, once a pass has made it; equal layers of all tasks share it */
   const Dim *content; /* what shape inference knows of a short integer vector that is not constant, or NULL */
   int n_content;
   Node *producer;     /* NULL for graph inputs and constants */
@@ -305,8 +306,8 @@ Graph *onnx_read(Ctx *c, const char *path, const DimBinding *dims, size_t n_dims
 Graph *onnx_read_memory(Ctx *c, const void *data, size_t bytes, const char *folder /* of external data, or NULL */);
 Tensor *onnx_read_tensor(Ctx *c, const char *path, const char **name); /* a TensorProto (.pb) */
 Graph *onnx_text_read(Ctx *c, const char *text, const char *origin);
-void onnx_text_print(Graph *g, Text *out);                  /* ONNX text syntax; large constants as initializers in full
-                                                               only up to 64 elements, beyond that as `{…}` comments */
+void onnx_text_print(Graph *g, Text *out);                  /* ONNX text syntax, which onnx_text_read reads back; constants
+                                                               of more than 64 elements by their hash only (text.h) */
 
 /* ---- passes (passes/README.md lists their contracts; passes/passes.c the order) --------------------------------------- */
 

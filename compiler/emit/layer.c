@@ -201,7 +201,7 @@ static const Unit *next_unit(const Segment *segment, const Step *s) {
 }
 
 static void emit_take(Function *f, const Segment *segment, const Step *s) {
-  text_add(f->out, "  if (!(w = moecc_take(&m->c.weights, %s, %s, &status))) return status;\n",
+  text_add(f->out, "  w = moecc_take(&m->c.weights, %s, %s, &status);\n  if (!w) return status;\n",
            unit_reference(f->e, s->unit), unit_reference(f->e, next_unit(segment, s)));
 }
 
@@ -212,8 +212,10 @@ static void emit_expert_loop(Function *f, const Segment *segment, const Step *s)
   long long n = (long long)s->experts;
   text_add(f->out, "  for (size_t e = moecc_next_expert(%s, 0, %lld), next; e < %lld; e = next) {\n", begin, n, n);
   text_add(f->out, "    next = moecc_next_expert(%s, e + 1, %lld);\n", begin, n);
-  text_add(f->out, "    w = moecc_take_expert(&m->c.weights, %s, e, next < %lld ? %s : %s, next < %lld ? next : 0, &status);\n",
-           unit_reference(f->e, s->unit), n, unit_reference(f->e, s->unit), unit_reference(f->e, behind), n);
+  text_add(f->out, "    const moecc_unit *ahead = next < %lld ? %s : %s;\n", n, unit_reference(f->e, s->unit),
+           unit_reference(f->e, behind));
+  text_add(f->out, "    w = moecc_take_expert(&m->c.weights, %s, e, ahead, next < %lld ? next : 0, &status);\n",
+           unit_reference(f->e, s->unit), n);
   text_add(f->out, "    if (!w) return status;\n");
   text_add(f->out, "    const size_t first = %s[e], count = %s[e + 1] - first;\n", begin, begin);
   f->indent = "    ";
@@ -241,8 +243,10 @@ static void emit_layer(Emission *e, Text *t, const Segment *segment, const Layer
   else text_add(t, "  (void)m;\n");
   for (size_t i = 0; i < l->n_steps; i++) {
     const Step *s = l->step[i];
-    text_add(t, "\n");
-    emit_note(&f, s->note);
+    if (i == 0 || !s->note || strcmp(l->step[i - 1]->note, s->note) != 0) { /* steps of one node share a comment */
+      text_add(t, "\n");
+      emit_note(&f, s->note);
+    }
     if (s->kind == STEP_EXPERTS) {
       emit_expert_loop(&f, segment, s);
       continue;

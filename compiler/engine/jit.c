@@ -26,8 +26,19 @@ typedef struct JitKernel {
   struct JitKernel *next;
 } JitKernel;
 
+/* A fold whose result is worth keeping: equal nodes of several tasks share it. */
+typedef struct Fold {
+  const Node *node;
+  uint64_t key;
+  Tensor **result;
+  struct Fold *next;
+} Fold;
+
+enum { FOLD_SLOTS = 1024, FOLD_KEPT_FROM = 4096 /* bytes */ };
+
 struct Jit {
   JitKernel *kernels;
+  Fold *folds[FOLD_SLOTS];
   const char *headers; /* the runtime's headers as one text */
   Program *program;    /* what nodes are folded in; its graph is the key */
 };
@@ -240,7 +251,7 @@ static Tensor *take_result(Program *p, Memory *m, Value *v, const View *w) {
   return t;
 }
 
-Tensor **jit_fold(Node *n) {
+static Tensor **fold_anew(Node *n) {
   Ctx *c = n->graph->ctx;
   Program *p = fold_program(n->graph);
   View *view = ctx_array(c, (size_t)n->n_out + 1, sizeof *view);
@@ -263,5 +274,44 @@ Tensor **jit_fold(Node *n) {
     p->view[n->out[i]->id] = (View){0};
   }
   release(&m);
+  return result;
+}
+
+static uint64_t hash_attr(const Attr *a, uint64_t h) {
+  h = hash_bytes(a->name, strlen(a->name), h);
+  h = hash_bytes(&a->i, sizeof a->i, hash_bytes(&a->f, sizeof a->f, h));
+  if (a->s) h = hash_bytes(a->s, strlen(a->s), h);
+  if (a->ints) h = hash_bytes(a->ints, a->n * sizeof *a->ints, h);
+  if (a->floats) h = hash_bytes(a->floats, a->n * sizeof *a->floats, h);
+  return a->tensor ? h ^ tensor_hash(a->tensor) : h;
+}
+
+/* The operator, its attributes, and its operands by place: what equal nodes of different tasks have in common. */
+static uint64_t fold_key(const Node *n) {
+  uint64_t h = (uint64_t)n->op;
+  for (size_t i = 0; i < n->n_attr; i++) h = hash_attr(&n->attr[i], h);
+  for (int i = 0; i < n->n_in; i++) {
+    const Tensor *t = n->in[i] ? n->in[i]->tensor : NULL;
+    const void *place = !t ? NULL : t->bytes < FOLD_KEPT_FROM ? NULL : t->data;
+    h = hash_bytes(&place, sizeof place, h);
+    if (!t) continue;
+    h = hash_bytes(t->dim, (size_t)t->rank * sizeof *t->dim, h ^ (uint64_t)t->dtype);
+    if (!place) h = hash_bytes(t->data, t->bytes, h);
+  }
+  return h;
+}
+
+Tensor **jit_fold(Node *n) {
+  struct Jit *j = jit_of(n->graph->ctx);
+  uint64_t key = fold_key(n);
+  Fold **slot = &j->folds[key % FOLD_SLOTS];
+  for (const Fold *known = *slot; known; known = known->next)
+    if (known->key == key && known->node->op == n->op && known->node->n_out == n->n_out) return known->result;
+  Tensor **result = fold_anew(n);
+  if (n->n_out && result[0] && result[0]->bytes >= FOLD_KEPT_FROM) {
+    Fold *kept = ctx_alloc(n->graph->ctx, sizeof *kept);
+    *kept = (Fold){.node = n, .key = key, .result = result, .next = *slot};
+    *slot = kept;
+  }
   return result;
 }

@@ -11,8 +11,7 @@
 #include <math.h>
 #include <string.h>
 
-/* ---- nodes that do nothing
- * --------------------------------------------------------------------------------------------- */
+/* ---- nodes that do nothing ---- */
 
 static bool same_value_shape(const Node *n) {
   return shape_known(&n->out[0]->shape) && shape_equal(&n->in[0]->shape, &n->out[0]->shape);
@@ -96,8 +95,7 @@ static bool drop_idle(Node *n) {
   return true;
 }
 
-/* ---- views of views
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- views of views ---- */
 
 static bool is_reshape_like(const Value *v) {
   return made_by(v, OP_RESHAPE) || made_by(v, OP_FLATTEN) || made_by(v, OP_SQUEEZE) || made_by(v, OP_UNSQUEEZE);
@@ -124,8 +122,7 @@ static bool join_transposes(Node *n) {
   return true;
 }
 
-/* ---- broadcasting that the reader does itself
- * ------------------------------------------------------------------------------- */
+/* ---- broadcasting that the reader does itself ---- */
 
 /* The shape of elementwise n's result if operand i had shape s; rank -1 if it does not follow. */
 static Shape broadcast_with(const Node *n, int i, const Shape *s) {
@@ -172,8 +169,7 @@ static bool skip_expand(Node *n) {
   return false;
 }
 
-/* ---- powers
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- powers ---- */
 
 static bool simplify_power(Node *n) {
   Value *x, *y = n->out[0];
@@ -198,8 +194,7 @@ static bool simplify_power(Node *n) {
   return true;
 }
 
-/* ---- the rules, in order
- * -------------------------------------------------------------------------------------------------- */
+/* ---- the rules, in order ---- */
 
 typedef bool Rule(Node *n);
 

@@ -6,8 +6,7 @@
 #include "algebra.h"
 #include <string.h>
 
-/* ---- Gemm
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- Gemm ---- */
 
 static Value *number(const Node *before, DType t, double x) {
   Value *v = constant_doubles(before->graph, NULL, t, 0, NULL, &x);
@@ -18,6 +17,7 @@ static Value *number(const Node *before, DType t, double x) {
 /* A constant matrix, transposed if asked for, times alpha. The same Gemm weights used twice are equal by content. */
 static Value *constant_matrix(Value *w, bool transpose, double alpha) {
   if (!transpose && alpha == 1) return w;
+  if (alpha == 1 && w->transposed) return w->transposed;
   const Tensor *t = w->tensor;
   int64_t rows = t->dim[0], columns = t->dim[1], dims[2] = {transpose ? columns : rows, transpose ? rows : columns};
   Tensor *out = tensor_new(w->graph->ctx, t->dtype, 2, dims, NULL);
@@ -30,13 +30,13 @@ static Value *constant_matrix(Value *w, bool transpose, double alpha) {
              size);
   Value *v;
   if (alpha == 1) {
-    v = graph_constant(w->graph, w->name, out);
+    v = w->transposed = graph_constant(w->graph, w->name, out);
   } else {
     double *x = tensor_doubles(w->graph->ctx, out);
     for (int64_t i = 0; i < rows * columns; i++) x[i] *= alpha;
     v = constant_doubles(w->graph, w, t->dtype, 2, dims, x);
   }
-  v->tasks = w->tasks;
+  v->tasks |= w->tasks;
   return v;
 }
 
@@ -78,8 +78,7 @@ bool gemm_as_matmul(Node *n) {
   return true;
 }
 
-/* ---- constant columns
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- constant columns ---- */
 
 /* v as a constant [rows, k] or [1, k]: itself, or what an Expand or Tile of rows repeats; NULL if it is not. */
 static const Tensor *constant_rows(const Value *v, int rank) {

@@ -10,6 +10,7 @@
  */
 #include "match.h"
 #include "recognise.h"
+#include <float.h>
 #include <math.h>
 
 enum { MAX_TERMS = 6 };
@@ -25,8 +26,9 @@ typedef struct {
 
 typedef struct {
   Match match;
-  Node *root;   /* the second product */
-  Shape scores; /* of the first product */
+  Node *root;    /* the second product */
+  Shape scores;  /* as Softmax sees them */
+  Shape product; /* as the first product makes them: the same, or in other leading dimensions */
   double scale;
   Value *row_factor; /* constant, its last dimension 1; or NULL */
   Term term[MAX_TERMS];
@@ -35,8 +37,7 @@ typedef struct {
   Value *q, *kt, *v;
 } Attention;
 
-/* ---- the way back from the second product to the first
- * ---------------------------------------------------------------- */
+/* ---- the way back from the second product to the first ---- */
 
 /* v = Where(IsNaN(s), 0, s) */
 static Value *match_guard(Attention *a, Value *v) {
@@ -153,7 +154,7 @@ static bool match_scores(Attention *a, Value *v) {
     if (v->producer->op == OP_MATMUL) {
       a->q = v->producer->in[0];
       a->kt = v->producer->in[1];
-      a->scores = v->shape;
+      a->product = v->shape;
       return a->q->shape.rank >= 2 && a->kt->shape.rank >= 2 && shape_known(&a->q->shape) && shape_known(&a->kt->shape);
     }
     v = step(a, v);
@@ -177,12 +178,11 @@ static bool match_attention(Attention *a, Node *root) {
   int rank = p->shape.rank;
   if (axis_at(node_int(p->producer, "axis", -1), rank) != rank - 1) return false;
   match_add(&a->match, p->producer);
-  if (!match_scores(a, p->producer->in[0]) || !shape_equal(&a->scores, &p->shape)) return false;
-  return match_closed(&a->match, root);
+  a->scores = p->shape;
+  return match_scores(a, p->producer->in[0]) && match_closed(&a->match, root);
 }
 
-/* ---- the mask
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- the mask ---- */
 
 /* A shape that is `at` without its leading 1 is that of the scores: the same for what broadcasts to it. */
 static bool drops_leading(const Attention *a, const Term *t) {
@@ -211,11 +211,14 @@ static Value *constant_term(const Attention *a, const Term *t) {
   return constant_doubles(g, NULL, DT_F32, shaped.rank, shaped.dim, x);
 }
 
+/* What is finite stays finite: twice the lowest float is still a mask, not an infinity. */
+static double within_float(double x) { return isfinite(x) && fabs(x) > FLT_MAX ? copysign(FLT_MAX, x) : x; }
+
 static void apply_term(const Term *t, Value *v) {
   float *x = tensor_writable(v->tensor);
   for (int64_t i = 0, n = tensor_count(v->tensor); i < n; i++) {
     double one = t->is_where ? ((x[i] != 0) == t->keep ? 0 : t->masked) : (double)x[i];
-    x[i] = one == 0 ? 0.0f : (float)(one * t->factor);
+    x[i] = one == 0 ? 0.0f : (float)within_float(one * t->factor);
   }
 }
 
@@ -234,7 +237,7 @@ static Value *add_constants(Graph *g, Value *x, Value *y) {
   if (!broadcast_doubles(g->ctx, x->tensor, &s, &u) || !broadcast_doubles(g->ctx, y->tensor, &s, &w)) return NULL;
   int64_t dims[MAX_RANK];
   for (int i = 0; i < s.rank; i++) dims[i] = s.dim[i].n;
-  for (int64_t i = 0, n = shape_count(&s); i < n; i++) u[i] += w[i];
+  for (int64_t i = 0, n = shape_count(&s); i < n; i++) u[i] = within_float(u[i] + w[i]);
   return constant_doubles(g, NULL, DT_F32, s.rank, dims, u);
 }
 
@@ -279,7 +282,7 @@ static Value *dynamic_term(const Attention *a, const Term *t) {
     v = insert_reshape(a->root, v, &s);
   }
   if (t->is_where) {
-    Value *kept = number_constant(a->root, 0), *masked = number_constant(a->root, t->masked * t->factor);
+    Value *kept = number_constant(a->root, 0), *masked = number_constant(a->root, within_float(t->masked * t->factor));
     return insert_value(a->root, OP_WHERE, DT_F32, s, 3, v, t->keep ? kept : masked, t->keep ? masked : kept);
   }
   if (t->factor == 1) return v;
@@ -364,8 +367,7 @@ static bool is_causal(const Value *mask) {
   return true;
 }
 
-/* ---- the new node
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- the new node ---- */
 
 /* x' without transposing it twice: from [..., D, S] to [..., S, D]. Factors on the way go into *scale. */
 static Value *untranspose(Node *before, Value *x, double *scale) {
@@ -441,13 +443,21 @@ static Value *final_values(const Attention *a) {
   return reshaped ? insert_reshape(a->root, a->v, &s) : a->v;
 }
 
-static bool values_fit(const Attention *a) {
-  Shape p = a->root->in[0]->shape;
-  if (shape_equal(&p, &a->scores)) return a->v->shape.rank <= a->scores.rank;
-  if (a->v->shape.rank != p.rank) return false;
-  for (int i = 0; i < p.rank - 2; i++)
-    if (a->v->shape.dim[i].n != p.dim[i].n) return false;
+/* Has x the leading dimensions of `whole`, so that it can be reshaped as that is? */
+static bool leads_alike(const Shape *x, const Shape *whole) {
+  if (x->rank != whole->rank) return false;
+  for (int i = 0; i < x->rank - 2; i++)
+    if (x->dim[i].n != whole->dim[i].n) return false;
   return true;
+}
+
+/* Where a Reshape stands between a product and Softmax, the product's operands have to follow it. */
+static bool operands_fit(const Attention *a) {
+  Shape p = a->root->in[0]->shape;
+  bool values = shape_equal(&p, &a->scores) ? a->v->shape.rank <= p.rank : leads_alike(&a->v->shape, &p);
+  if (shape_equal(&a->product, &a->scores)) return values;
+  bool tail = same_tail(&a->product, &a->scores, 2) && !a->row_factor;
+  return values && tail && leads_alike(&a->q->shape, &a->product) && leads_alike(&a->kt->shape, &a->product);
 }
 
 static void rewrite(Attention *a, Value *mask, bool causal) {
@@ -475,7 +485,7 @@ static void rewrite(Attention *a, Value *mask, bool causal) {
 static void recognise(Node *root) {
   Attention a;
   bool ok = true;
-  if (!match_attention(&a, root) || !values_fit(&a) || !dynamic_terms_fit(&a)) return;
+  if (!match_attention(&a, root) || !operands_fit(&a) || !dynamic_terms_fit(&a)) return;
   Value *constant = constant_mask(&a, &ok);
   if (!ok || !guard_is_idle(&a, constant)) return;
   if (constant && is_zero(constant)) constant = NULL;

@@ -76,8 +76,7 @@ static bool arithmetic_affine(const Node *n, const Value *x, int64_t channels, A
   return true;
 }
 
-/* ---- folding into the weights
- * ----------------------------------------------------------------------------------------- */
+/* ---- folding into the weights ---- */
 
 /* Which output channel element i of the weights belongs to. Conv: [M, C/g, …]; ConvTranspose: [C, M/g, …]. */
 static int64_t channel_of(const Node *conv, const Tensor *w, int64_t i) {
@@ -146,8 +145,7 @@ static void batch_norm_as_arithmetic(Node *n) {
   take_over(y, OP_ADD, 2, (Value *[]){scaled, add});
 }
 
-/* ---- padding
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- padding ---- */
 
 /* The amounts of a constant Pad of the spatial axes, begins then ends as Conv has them; false if it is another Pad. */
 static bool spatial_pads(const Node *pad, int64_t out[2 * MAX_RANK]) {

@@ -80,8 +80,7 @@ static bool has_own_head(const Node *n, int depth) {
   return false;
 }
 
-/* ---- growing
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- growing ---- */
 
 static bool is_live(const Region *r, const Value *v) {
   if (v->is_output) return true;
@@ -167,8 +166,7 @@ static void grow(Region *r) {
   r->n = r->taken;
 }
 
-/* ---- the expression
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- the expression ---- */
 
 typedef struct {
   Region *region;
@@ -235,8 +233,7 @@ static void build(Builder *b) {
   }
 }
 
-/* ---- the new node
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- the new node ---- */
 
 static void sort_nodes(Region *r) {
   for (int i = 1; i < r->n; i++)
@@ -288,8 +285,7 @@ static void fuse_from(const Fuser *f, Node *head, Node *seed) {
   if (r.n >= (head ? 1 : 2) && r.result) replace_region(&r);
 }
 
-/* ---- views out of the way
- * ------------------------------------------------------------------------------------------------ */
+/* ---- views out of the way ---- */
 
 /* The constant or vector v, broadcast along axis `axis` of the view's result, for the view's operand of rank `rank`. */
 static Value *move_vector(Node *before, Value *v, int rank, int axis) {
@@ -386,8 +382,7 @@ static void sink_views(Graph *g) {
   }
 }
 
-/* ---- the pass
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- the pass ---- */
 
 void pass_fuse(Graph *g) {
   graph_remove_dead(g);

@@ -100,8 +100,7 @@ static bool agrees(const Value *y, const Value *x, double (*wanted)(double)) {
   return true;
 }
 
-/* ---- candidates
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- candidates ---- */
 
 static void add_candidate(Candidates *c, Value *v) {
   for (int i = 0; i < c->n; i++)

@@ -62,9 +62,10 @@ typedef struct {
   bool stacked;             /* w has a leading dimension: expert e's matrix is number expert0 + e */
   int64_t expert0;
   int64_t first, step, count, in;
+  int64_t per_expert;       /* added to first for each expert: several experts' outputs in one matrix */
   Tensor *b;                /* or NULL */
   bool b_stacked;
-  int64_t b_expert0, b_len, b_first, b_step; /* the same of the bias, whose vectors are b_len long */
+  int64_t b_expert0, b_len, b_first, b_step, b_per_expert; /* the same of the bias, whose vectors are b_len long */
 } Linear;
 
 typedef struct {

@@ -12,7 +12,7 @@ static Value *score_matrix(const Mo *m, Node *before, Value *scores) {
     perm[i] = i < e ? i : i < x->n - 1 ? i + 1 : e;
   }
   Shape split = shape_of(x->n, dims), matrix = shape_of(2, (const int64_t[]){m->tokens, m->experts});
-  if (e < x->n - 1) scores = insert_transpose(before, insert_reshape(before, scores, &split), perm);
+  if (e >= 0 && e < x->n - 1) scores = insert_transpose(before, insert_reshape(before, scores, &split), perm);
   return insert_reshape(before, scores, &matrix);
 }
 
@@ -21,7 +21,7 @@ static Value *score_matrix(const Mo *m, Node *before, Value *scores) {
 bool moe_complete(const Mo *m, const Value *v, const Fact *f) {
   if (f->kind != FK_TERM || f->stage != ST_OUT || !f->cover || f->inverse || f->negated || f->plus) return false;
   if (!f->weighted && m->k != 1) return false;
-  if (f->one && !f->one->fc[FC1].stacked && !f->one->fc[FC2].stacked && m->experts > 1) return false; /* the same for all */
+  if (f->one && !f->one->fc[FC1].stacked && !f->one->fc[FC1].per_expert && !f->one->fc[FC2].stacked && m->experts > 1) return false; /* the same for all */
   int n = m->token_axes.n;
   if (f->axes.n != n + 1 || f->axes.a[n].kind != AX_FEATURE || v->dtype != DT_F32 || !shape_known(&v->shape)) return false;
   for (int i = 0; i < n; i++)
@@ -95,7 +95,12 @@ void moe_put(struct MoeMemo *memo, Value *v, const MoeLayer *l) {
 /* Layer `which` of all experts, one behind the other. */
 static Linear *collect(const Mo *m, const Fact *f, int which) {
   Linear *fc = ctx_array(m->c, (size_t)m->experts, sizeof *fc);
-  for (int64_t e = 0; e < m->experts; e++) fc[e] = fact_body(f, e)->fc[which];
+  for (int64_t e = 0; e < m->experts; e++) {
+    fc[e] = fact_body(f, e)->fc[which];
+    fc[e].first += e * fc[e].per_expert;
+    fc[e].b_first += e * fc[e].b_per_expert;
+    fc[e].per_expert = fc[e].b_per_expert = 0;
+  }
   return fc;
 }
 

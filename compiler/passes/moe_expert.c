@@ -298,6 +298,29 @@ static Fact *read_part(Mo *m, const Value *v, int depth) {
   return r;
 }
 
+/* The outputs of one wide layer, cut into those of each expert by a Reshape. */
+static Fact *cut_into_experts(Mo *m, const Node *n, Fact *f) {
+  int start[MAX_RANK + 1], at = axes_find(&f->axes, AX_FEATURE);
+  if (axes_by_dim(&n->out[0]->shape, &f->axes, start) || at < 0 || axes_has(&f->axes, AX_EXPERT) || !f->one || f->cover) return f;
+  int64_t width = f->axes.a[at].n / m->experts;
+  if (width < 2 || m->experts < 2 || width * m->experts != f->axes.a[at].n) return f;
+  Axes axes = {0};
+  axes_add_part(&axes, &f->axes, 0, at);
+  axes_add(&axes, (Axis){AX_EXPERT, 0, m->experts});
+  axes_add(&axes, (Axis){AX_FEATURE, 0, width});
+  if (!axes_add_part(&axes, &f->axes, at + 1, f->axes.n) || !axes_by_dim(&n->out[0]->shape, &axes, start)) return f;
+  Body *body = ctx_alloc(m->c, sizeof *body);
+  *body = *f->one;
+  Linear *fc = &body->fc[FC1];
+  fc->count = width;
+  fc->per_expert = width * fc->step;
+  fc->b_per_expert = width * fc->b_step;
+  Fact *r = fact_copy(m, f);
+  r->axes = axes;
+  r->one = body;
+  return r;
+}
+
 static Fact *read_linear(Mo *m, Value *v, int depth) {
   const Node *n = v->producer;
   switch (n->op) {
@@ -418,7 +441,8 @@ static Fact *read_at(Mo *m, Value *v, Stage stage, int depth) {
   if (known || !n || depth > DEPTH || v->dtype != DT_F32) return NULL;
   if (is_layout(n->op) || is_no_cast(n)) {
     Fact *f = read_at(m, n->in[0], stage, depth + 1);
-    return f ? fact_layout(m, n, f) : NULL;
+    f = f ? fact_layout(m, n, f) : NULL;
+    return f && stage == ST_LIN && n->op == OP_RESHAPE ? cut_into_experts(m, n, f) : f;
   }
   if (stage == ST_LIN) return read_linear(m, v, depth + 1);
   if (stage == ST_OUT) return read_out(m, v, depth + 1);

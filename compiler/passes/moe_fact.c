@@ -251,12 +251,12 @@ static bool same_tensor(Tensor *a, Tensor *b) { return a == b || (a && b && tens
 
 bool same_weights(const Linear *a, const Linear *b) {
   return a->out_first == b->out_first && a->stacked == b->stacked && a->expert0 == b->expert0 && a->first == b->first &&
-         a->step == b->step && a->count == b->count && a->in == b->in && same_tensor(a->w, b->w);
+         a->step == b->step && a->count == b->count && a->in == b->in && a->per_expert == b->per_expert && same_tensor(a->w, b->w);
 }
 
 bool same_biases(const Linear *a, const Linear *b) {
   return a->b_stacked == b->b_stacked && a->b_expert0 == b->b_expert0 && a->b_len == b->b_len && a->b_first == b->b_first &&
-         a->b_step == b->b_step && a->count == b->count && same_tensor(a->b, b->b);
+         a->b_step == b->b_step && a->b_per_expert == b->b_per_expert && a->count == b->count && same_tensor(a->b, b->b);
 }
 
 static bool same_linear(const Linear *a, const Linear *b) { return same_weights(a, b) && same_biases(a, b); }

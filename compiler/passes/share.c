@@ -61,8 +61,7 @@ static void share_constants(Graph *g) {
   }
 }
 
-/* ---- nodes
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- nodes ---- */
 
 static bool commutes(const Node *n) {
   switch (n->op) {

@@ -14,7 +14,7 @@ static Value *emit2(RawNode *n, const char *op, Value *a, Value *b) {
 /* x over its length along an axis. */
 bool compose_lp_normalization(RawNode *n) {
   int64_t axis = (int64_t)raw_number(n, "axis", -1), p = (int64_t)raw_number(n, "p", 2);
-  if (!raw_has(n, 0) || (p != 1 && p != 2)) return raw_fault(n, "needs an input and p 1 or 2");
+  if (p != 1 && p != 2) return raw_fault(n, "attribute \"p\" is %lld, but must be 1 or 2", (long long)p);
   raw_set_input(n, 1, emit2(n, p == 1 ? "ReduceL1" : "ReduceL2", n->in[0], constant_ints(n, 1, &axis)));
   raw_become(n, "", "Div");
   return true;
@@ -36,7 +36,6 @@ bool compose_mean_variance(RawNode *n) {
 
 /* a * sigmoid(alpha * a) * b */
 bool compose_swiglu(RawNode *n) {
-  if (!raw_has(n, 0) || !raw_has(n, 1)) return raw_fault(n, "needs two inputs");
   Node *gate = raw_emit(n, "Swish", 1, n->in, NULL);
   node_set_float(gate, "alpha", raw_number(n, "alpha", 1));
   n->in[0] = gate->out[0];
@@ -80,8 +79,6 @@ static Value *repeat_heads(RawNode *n, Value *v, int64_t heads, int64_t times) {
 
 /* What of the operator is not covered, NULL if all is. */
 static const char *attention_fault(const RawNode *n) {
-  for (int i = 0; i < 3; i++)
-    if (!raw_has(n, i)) return "needs three inputs";
   for (int i = 4; i < n->n_in; i++)
     if (n->in[i]) return "with a cache of past keys or padding lengths is not supported";
   if (n->n_out != 1) return "with outputs besides the first is not supported";
@@ -132,8 +129,9 @@ static bool read_heads(RawNode *n, Heads *h) {
 
 static Value *emit_attention(RawNode *n, const Heads *h, Value *const in[4]) {
   Graph *g = n->reader->graph;
-  Value *result = graph_value(g, n->name, DT_NONE, shape_unknown());
-  Node *made = graph_node(g, NULL, OP_ATTENTION, n->name, in[3] ? 4 : 3, in, 1, &result);
+  const char *name = ctx_format(n->reader->ctx, "%s/Attention", n->name);
+  Value *result = graph_value(g, name, DT_NONE, shape_unknown());
+  Node *made = graph_node(g, NULL, OP_ATTENTION, name, in[3] ? 4 : 3, in, 1, &result);
   made->scope = n->scope;
   node_set_float(made, "scale", raw_number(n, "scale", 1 / sqrt((double)h->size)));
   node_set_int(made, "causal", h->causal);

@@ -192,24 +192,36 @@ static void trim(RawNode *n) {
   while (n->n_out && !n->out[n->n_out - 1]) n->n_out--;
 }
 
-static bool known(Op op) { return op != OP_NONE && op != OP_FUSED; } /* the latter has no form in a file */
+/* Operators that are only met here, because upgrade.c makes others of them. */
+static bool is_upgraded(Op op) {
+  static const char *const rules[OP_COUNT] = {
+#define OP(id, name, domain, in_min, in_max, out_min, out_max, since, until, rule, ...) [OP_##id] = #rule,
+#include "ir/ops.def"
+  };
+  return op != OP_NONE && strcmp(rules[op], "upgraded") == 0;
+}
+
+static bool check(RawNode *n, Op op, bool version) {
+  const OpInfo *info = op_info(op);
+  bool good = !version || check_version(n, info);
+  good = check_arity(n, op) && good;
+  return attributes_check(n, op) && good;
+}
 
 void node_finish(RawNode *n) {
-  const char *domain = n->domain, *op_type = n->op_type;
   trim(n);
+  Op before = op_find(n->domain, n->op_type);
+  if (is_upgraded(before) && !check(n, before, true)) return;
+  const char *domain = n->domain, *op_type = n->op_type;
   if (!upgrade(n)) return;
   trim(n);
   bool same = domain == n->domain && op_type == n->op_type; /* else it came from one that the opset has */
   Op op = op_find(n->domain, n->op_type);
-  if (!known(op)) {
+  if (op == OP_NONE || op == OP_FUSED) { /* the latter has no form in a file */
     unsupported_add(n, "is not supported");
     return;
   }
-  const OpInfo *info = op_info(op);
-  bool good = !same || check_version(n, info);
-  good = check_arity(n, op) && good;
-  good = attributes_check(n, op) && good;
-  if (!good) return;
+  if (!check(n, op, same)) return;
   Node *made = graph_node(n->reader->graph, NULL, op, n->name, n->n_in, n->in, n->n_out, n->out);
   made->scope = n->scope;
   made->op_type = n->proto->op_type;

@@ -10,8 +10,7 @@
 #include <math.h>
 #include <string.h>
 
-/* ---- reading
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- reading ---- */
 
 typedef struct {
   Scanner s;
@@ -129,8 +128,7 @@ Expr *text_read_expr(Graph *g, const char *text, const char *origin, int n_in) {
   return r.e;
 }
 
-/* ---- printing
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- printing ---- */
 
 typedef struct {
   const Expr *e;

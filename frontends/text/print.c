@@ -68,8 +68,7 @@ static void print_shortest(Text *t, double v, bool single) {
 
 void text_float(Text *t, double v) { print_shortest(t, v, (double)(float)v == v); }
 
-/* ---- types and constants
- * ---------------------------------------------------------------------------------------------- */
+/* ---- types and constants ---- */
 
 static void print_dim(Printer *p, const Dim *d) {
   if (d->sym == 0) {
@@ -126,8 +125,7 @@ static void print_data(Text *out, Tensor *t, int64_t full) {
   text_add(out, "}");
 }
 
-/* ---- attributes
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- attributes ---- */
 
 static void attr_value(Text *t, const Attr *a, size_t i) {
   switch (a->kind) {
@@ -195,8 +193,7 @@ static void print_attrs(Text *t, const Node *n) {
   if (*sep == ',') text_add(t, ">");
 }
 
-/* ---- nodes and values
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- nodes and values ---- */
 
 static const char *name_of(Printer *p, const Value *v) {
   return v ? p->name && p->name[v->id] ? p->name[v->id] : v->name : "";

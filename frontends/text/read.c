@@ -1,8 +1,8 @@
 /* Reads a graph written in ONNX's own text syntax, as Python's onnx.parser takes it: header, inputs, outputs,
  * initializers, nodes. Operators are expected in their newest form, as onnx_text_print writes them; nothing is upgraded
  * here. Beyond that syntax only what fits into it: the attributes `expr` and `own` of a node are its fused elementwise
- * work, a quoted dimension "n<=258" is a bounded symbol, and a constant whose data is ["location": "elided", "hash": …]
- * gets made-up values that follow from the hash.
+ * work, a quoted dimension "n<=258" is a bounded symbol, and a constant whose data is ["location": "elided", …] gets
+ * made-up values that follow from its hash.
  */
 #include "text.h"
 #include <errno.h>
@@ -18,7 +18,7 @@ typedef struct {
 
 static void read_graph(Reader *r);
 
-/* ---- types ------------------------------------------------------------------------------------------------------- */
+/* ---- types ---- */
 
 static bool next_is_type(Scanner *s) {
   const char *id = scan_peek_identifier(s);
@@ -281,8 +281,7 @@ Attr text_read_attr(Scanner *s, Op op) {
   return a;
 }
 
-/* ---- values
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- values ---- */
 
 /* A value's declared type: the first declaration counts, a second has to agree where both say something. */
 static Value *declare(Reader *r, const char *at, const char *name, DType t, Shape shape) {
@@ -340,8 +339,7 @@ static void read_value_infos(Reader *r, char open, char close, bool is_input, bo
   scan_expect(&r->s, close);
 }
 
-/* ---- nodes
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- nodes ---- */
 
 typedef struct {
   const char **name;
@@ -469,8 +467,7 @@ static void read_node(Reader *r) {
   attach_attrs(r, n, &attrs, at);
 }
 
-/* ---- the whole
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- the whole ---- */
 
 /* An output has a producer: one that is a constant becomes an Identity of it. */
 static void constant_output(Graph *g, Value *v) {

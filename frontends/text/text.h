@@ -6,7 +6,7 @@
 
 #include "compiler.h"
 
-/* ---- scan.c: characters to tokens ------------------------------------------------------------------------------- */
+/* ---- scan.c: characters to tokens ---- */
 
 typedef struct {
   Ctx *ctx;
@@ -46,7 +46,7 @@ int64_t scan_integer(Scanner *s);     /* a literal that is an int64 */
 double scan_number(const Literal *l); /* of a numeric literal */
 int64_t literal_integer(Scanner *s, const Literal *l);
 
-/* ---- read.c ------------------------------------------------------------------------------------------------------ */
+/* ---- read.c ---- */
 
 /* `name [: type] = value`; op says which kinds are expected (OP_NONE: anything goes). */
 Attr text_read_attr(Scanner *s, Op op);
@@ -57,8 +57,7 @@ Attr text_read_attr(Scanner *s, Op op);
 Expr *text_read_expr(Graph *g, const char *text, const char *origin, int n_in);
 char *text_of_expr(Ctx *c, const Expr *e);
 
-/* ---- print.c
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- print.c ---- */
 
 typedef struct {
   int64_t full; /* constants of up to so many elements are printed in full */

@@ -1,30 +1,6 @@
-# Tests of the general kernels: the templates compiled alone with their default holes, once for this machine's vectors and
-# once for the scalar header. Included by CMakeLists.txt in this folder.
-set(GENERAL_elementwise elementwise_vf elementwise_any copy_rows copy_strided transpose fill pick)
-set(GENERAL_rows softmax_vf softmax_any layer_norm_vf rms_norm_vf normalize_any reduce_rows_vf reduce_columns_vf reduce_any
-    reduce_log_sum_exp arg_reduce topk cumsum)
-set(GENERAL_windows pool_nhwc_vf pool_any resize_axis_vf resize_axis_any resize_bilinear_vf)
-set(GENERAL_index gather gather_elements gather_nd scatter_elements scatter_nd trilu onehot range nonzero)
-
-find_library(CMOCKA_LIBRARY cmocka REQUIRED)
-include(CheckCCompilerFlag)
-check_c_compiler_flag(-march=native MOECC_HAS_MARCH_NATIVE)
-foreach(family IN ITEMS elementwise rows windows index)
-  list(TRANSFORM GENERAL_${family} PREPEND ${PROJECT_SOURCE_DIR}/codegen_templates/ OUTPUT_VARIABLE templates)
-  list(TRANSFORM templates APPEND .c)
-  foreach(simd IN ITEMS native generic)
-    set(name test_general_${family}_${simd})
-    add_executable(${name} ${CMAKE_CURRENT_LIST_DIR}/test_general_${family}.c ${templates}
-                   ${PROJECT_SOURCE_DIR}/runtime/moecc_rt.c)
-    target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/runtime)
-    set_target_properties(${name} PROPERTIES C_STANDARD 99 C_EXTENSIONS ON)
-    target_compile_options(${name} PRIVATE -O3 -ffp-contract=fast -Wall -Wextra -Wconversion)
-    if(simd STREQUAL generic)
-      target_compile_definitions(${name} PRIVATE MOECC_SIMD=0)
-    elseif(MOECC_HAS_MARCH_NATIVE)
-      target_compile_options(${name} PRIVATE -march=native)
-    endif()
-    target_link_libraries(${name} PRIVATE ${CMOCKA_LIBRARY} m)
-    add_test(NAME ${name} COMMAND ${name})
-  endforeach()
-endforeach()
+# Tests of the general kernels, by family: the templates with their default holes, under every vector header.
+kernel_test(general_elementwise elementwise_vf elementwise_any copy_rows copy_strided transpose fill pick)
+kernel_test(general_rows softmax_vf softmax_any layer_norm_vf rms_norm_vf normalize_any reduce_rows_vf reduce_columns_vf
+            reduce_any reduce_log_sum_exp arg_reduce topk cumsum)
+kernel_test(general_windows pool_nhwc_vf pool_any resize_axis_vf resize_axis_any resize_bilinear_vf)
+kernel_test(general_index gather gather_elements gather_nd scatter_elements scatter_nd trilu onehot range nonzero)

@@ -49,6 +49,13 @@ static inline float *random_buffer(size_t n)
   for (size_t i = 0; i < n; i++) p[i] = random_float();
   return p;
 }
+static inline double *zeros(size_t n)
+{
+  if (n > (size_t)1 << 30) abort();
+  double *p = malloc((n + 1) * sizeof *p);
+  for (size_t i = 0; i < n; i++) p[i] = 0;
+  return p;
+}
 static inline void check_guard(const float *p, size_t n)
 {
   for (size_t i = n; i < n + GUARD; i++)

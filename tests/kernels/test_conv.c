@@ -230,7 +230,7 @@ static void transposed(void **state)
     int64_t ins = k->groups * k->c, outs = k->groups * k->n;
     float *x = random_buffer((size_t)(k->images * ins) * places), *w = random_buffer((size_t)(ins * k->n) * taps);
     float *bias = random_buffer((size_t)outs), *y = buffer((size_t)(k->images * outs) * positions);
-    double *want = calloc(positions * (size_t)(k->images * outs) + 1, sizeof *want);
+    double *want = zeros(positions * (size_t)(k->images * outs));
     for (size_t image = 0; image < (size_t)k->images; image++)
       for (size_t p = 0; p < places; p++)
         for (int64_t c = 0; c < ins; c++)

@@ -842,7 +842,7 @@ def torch_cases(out: Path) -> dict[str, int]:
             weight, index = self.choose(x)
             table = torch.zeros(*x.shape[:-1], self.e).to(x).scatter(-1, index, weight)
             every = torch.stack([expert(x) for expert in self.experts], dim=-2)
-            return torch.einsum("...e,...eh->...h", table, every)
+            return torch.einsum("te,teh->th" if x.dim() == 2 else "bte,bteh->bth", table, every)
 
     class EinsumWeights(Base):
         """Experts as tensors, all computed by einsum and combined by one-hot dispatch."""

@@ -101,8 +101,7 @@ static void check_case(Case *k) {
   ctx_free(c);
 }
 
-/* ---- files
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- files ---- */
 
 static char *read_file(const char *path) {
   FILE *f = fopen(path, "rb");
