@@ -341,5 +341,6 @@ bool slice_ranges(const Node *n, int64_t start[MAX_RANK], int64_t count[MAX_RANK
 bool pad_amounts(const Node *n, int64_t before[MAX_RANK], int64_t after[MAX_RANK]);
 Tensor **fold_node(Node *n);          /* passes/fold.c: one tensor per output by running the kernel; NULL: cannot */
 void share_equal(Graph *g);           /* passes/share.c: hash-consing of equal nodes and constants */
+void check_finite(Graph *g, bool strict); /* passes/finite.c: NaN or infinite weights: a warning, or an error */
 
 #endif

@@ -18,6 +18,7 @@ const char *model_name(Ctx *c, const char *path) {
 Graph *pipeline_graph(Ctx *c, const CompileOptions *o) {
   Graph *g = onnx_read(c, o->model, o->dims, o->n_dims);
   g->name = o->name ? o->name : model_name(c, o->model);
+  check_finite(g, o->passes.strict);
   tasks_find(g, o->tasks, o->n_tasks);
   g = tasks_join(g, o->bind, o->n_bind);
   g->gelu = o->passes.gelu;

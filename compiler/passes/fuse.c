@@ -35,9 +35,10 @@ typedef struct {
   int taken;
 } Region;
 
+/* A convolution with computed weights has a kernel without one. */
 static bool takes_epilogue(const Node *n) {
-  return (n->op == OP_MATMUL || n->op == OP_GEMM || n->op == OP_CONV) && !n->expr && n->out[0] &&
-         n->out[0]->dtype == DT_F32;
+  bool product = n->op == OP_MATMUL || n->op == OP_GEMM || (n->op == OP_CONV && node_const(n, 1));
+  return product && !n->expr && n->out[0] && n->out[0]->dtype == DT_F32;
 }
 
 /* ---- what may join --------------------------------------------------------------------------------------------------
