@@ -31,6 +31,16 @@ static void KERNEL_tile(size_t rows, const float *const *x, size_t length, const
   moecc_tile(MR, NR / VF_LANES, rows, x, 1, length, w, NR, out, out_row);
 }
 
+/* Row j of v into its panels, which lie keys rows apart. */
+static void KERNEL_pack_value(const float *v, size_t width, size_t keys, float *panel)
+{
+  for (size_t from = 0; from < width; from += NR, panel += keys * NR)
+    for (size_t c = 0; c < NR; c += VF_LANES) {
+      size_t left = from + c < width ? width - from - c : 0;
+      vf_store(panel + c, left >= VF_LANES ? vf_load(v + from + c) : vf_load_some(v + from + c, left));
+    }
+}
+
 /* Rows of k as columns of panels; of v as they are. Both are filled up with zeros. */
 static void KERNEL_pack(const void *args, size_t begin, size_t end, unsigned thread)
 {
@@ -46,9 +56,7 @@ static void KERNEL_pack(const void *args, size_t begin, size_t end, unsigned thr
       float *column = keyed + j / NR * depth * NR + j % NR;
       for (size_t d = 0; d < depth; d++) column[d * NR] = j < keys ? k[(int64_t)j * s->k[2] + (int64_t)d] : 0.0f;
     }
-    for (size_t from = 0; from < width; from += NR)
-      for (size_t j = 0; j < keys; j++, valued += NR)
-        for (size_t c = 0; c < NR; c++) valued[c] = from + c < width ? v[(int64_t)j * s->v[2] + (int64_t)(from + c)] : 0.0f;
+    for (size_t j = 0; j < keys; j++, v += s->v[2]) KERNEL_pack_value(v, width, keys, valued + j * NR);
   }
 }
 

@@ -103,7 +103,8 @@ bool shape_equal(const Shape *a, const Shape *b);
 int64_t shape_count(const Shape *s);         /* elements; symbols count with their bound; -1 unknown or overflow */
 char *shape_text(Ctx *c, DType t, const Shape *s); /* "f32[1,129,n<=258]" */
 
-/* Constant data, row-major, little endian as on this machine. The bytes may belong to a mapped file. */
+/* Constant data, row-major, little endian as on this machine. The bytes may belong to a mapped file; they are aligned
+ * for their type. */
 struct Tensor {
   DType dtype;
   int rank;
@@ -304,6 +305,7 @@ void graph_verify(Graph *g, const char *after);
 typedef struct { const char *name; int64_t n; } DimBinding;
 Graph *onnx_read(Ctx *c, const char *path, const DimBinding *dims, size_t n_dims);
 Graph *onnx_read_memory(Ctx *c, const void *data, size_t bytes, const char *folder /* of external data, or NULL */);
+                                                            /* constants may point into data: it outlives the Ctx */
 Tensor *onnx_read_tensor(Ctx *c, const char *path, const char **name); /* a TensorProto (.pb) */
 Graph *onnx_text_read(Ctx *c, const char *text, const char *origin);
 void onnx_text_print(Graph *g, Text *out);                  /* ONNX text syntax, which onnx_text_read reads back; constants
@@ -311,10 +313,17 @@ void onnx_text_print(Graph *g, Text *out);                  /* ONNX text syntax,
 
 /* ---- passes (passes/README.md lists their contracts; passes/passes.c the order) --------------------------------------- */
 
+typedef enum {
+  PASS_ALWAYS,  /* nothing can be lowered without it */
+  PASS_MOE,     /* a plain graph needs it only where a mixture of experts must be recognised to be computed at all */
+  PASS_GELU,    /* a plain graph needs it only for PASS_MOE and for --gelu */
+  PASS_SPEED    /* the plain graph does without */
+} PassNeed;
 typedef struct {
   const char *name;
   void (*run)(Graph *g);
   const char *doc;
+  PassNeed need;
 } Pass;
 extern const Pass passes[];
 extern const size_t n_passes;
@@ -325,6 +334,7 @@ typedef struct {
   const char *dump;                               /* --dump PASS: printed to stdout after it; NULL none */
   const char *gelu;                               /* --gelu: "erf", "tanh", or NULL for what the model says */
   bool strict;
+  bool plain;                                     /* only what is needed to compute at all: what verify compares with */
 } PassOptions;
 void passes_run(Graph *g, const PassOptions *o);
 
@@ -334,6 +344,7 @@ bool task_binds(const Task *t, const char *input);
 Tensor *task_bound_tensor(Graph *g, const Value *input, const char *text); /* a binding's value as the input's tensor */
 void infer_shapes(Graph *g);          /* passes/infer.c: shapes, types and folding, one worklist */
 void check_static(Graph *g);          /* passes/infer.c: reports every node that still has a symbolic dimension, and leaves */
+void check_weights(Graph *g, bool strict); /* passes/check_weights.c: warns of NaN and infinite weights; strict: an error */
 bool infer_node(Node *n);             /* passes/shapes_*.c: shapes and types of n's outputs; false: not known yet */
 /* passes/shapes_layout.c, for lowerings too. Per axis of input 0: first index, count and step (never 0) of a Slice; elements
  * added (or, negative, taken away) before and after by a Pad. False where the operands are not constant. */

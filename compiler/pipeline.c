@@ -1,6 +1,9 @@
 /* The whole way from a model's bytes to a folder, in one place. */
 #include "pipeline.h"
 
+#include "interrupt.h"
+#include "progress.h"
+
 #include <string.h>
 
 const char *model_name(Ctx *c, const char *path) {
@@ -15,32 +18,62 @@ const char *model_name(Ctx *c, const char *path) {
   return name_identifier(c, dot && dot > file ? ctx_strndup(c, file, (size_t)(dot - file)) : file);
 }
 
-Graph *pipeline_graph(Ctx *c, const CompileOptions *o) {
-  Graph *g = onnx_read(c, o->model, o->dims, o->n_dims);
-  g->name = o->name ? o->name : model_name(c, o->model);
-  check_finite(g, o->passes.strict);
-  tasks_find(g, o->tasks, o->n_tasks);
-  g = tasks_join(g, o->bind, o->n_bind);
+Graph *pipeline_read(Ctx *c, const CompileOptions *o) {
+  progress_step("reading the model");
+  Graph *model = onnx_read(c, o->model, o->dims, o->n_dims);
+  model->name = o->name ? o->name : model_name(c, o->model);
+  tasks_find(model, o->tasks, o->n_tasks);
+  return model;
+}
+
+Graph *pipeline_passes(Ctx *c, Graph *model, const CompileOptions *o) {
+  progress_step("joining the tasks");
+  Graph *g = tasks_join(model, o->bind, o->n_bind);
   g->gelu = o->passes.gelu;
+  if (!o->passes.plain) check_weights(g, o->passes.strict);
   passes_run(g, &o->passes);
   ctx_stop_on_errors(c);
   return g;
 }
 
-Program *pipeline_program(Ctx *c, Graph *g, const CompileOptions *o, Schedule **schedule) {
-  Program *p = program_new(c, g, o->target);
+Graph *pipeline_graph(Ctx *c, const CompileOptions *o) { return pipeline_passes(c, pipeline_read(c, o), o); }
+
+/* The value becomes an output of the first task that computes it anyway. */
+static void give_out(Graph *g, const char *name) {
+  Value *v = graph_find(g, name);
+  if (!v || !v->producer || !v->tasks) ctx_fail(g->ctx, NULL, "\"%s\" is not computed, and cannot be given out", name);
+  if (v->is_output) return;
+  Task *t = g->tasks;
+  while (!(v->tasks >> (t - g->tasks) & 1)) t++;
+  const char **outputs = ctx_array(g->ctx, t->n_outputs + 1, sizeof *outputs);
+  memcpy(outputs, t->outputs, t->n_outputs * sizeof *outputs);
+  outputs[t->n_outputs++] = v->name;
+  t->outputs = outputs;
+  graph_add_output(g, v);
+}
+
+static Program *emit_into(Folder *folder, Graph *g, const CompileOptions *o) {
+  for (size_t i = 0; i < o->n_outputs; i++) give_out(g, o->outputs[i]);
+  progress_step("lowering");
+  Program *p = program_new(g->ctx, g, o->target);
   p->moe_token_major = o->token_major;
   program_lower(p);
-  *schedule = schedule_make(p);
+  interrupt_check(g->ctx);
+  progress_step("planning memory");
+  Schedule *schedule = schedule_make(p);
+  interrupt_check(g->ctx);
+  progress_step("writing C and weights");
+  emit_network(p, schedule, folder, g->name, o->weights);
+  folder_commit(folder);
+  progress_pause();
   return p;
 }
+
+Program *pipeline_emit(Ctx *c, Graph *g, const CompileOptions *o) { return emit_into(folder_begin(c, o->out), g, o); }
 
 Graph *pipeline_compile(Ctx *c, const CompileOptions *o) {
   Folder *folder = folder_begin(c, o->out);
   Graph *g = pipeline_graph(c, o);
-  Schedule *schedule;
-  Program *p = pipeline_program(c, g, o, &schedule);
-  emit_network(p, schedule, folder, g->name, o->weights);
-  folder_commit(folder);
+  emit_into(folder, g, o);
   return g;
 }

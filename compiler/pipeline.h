@@ -11,19 +11,24 @@ typedef struct {
   const char *const *tasks; size_t n_tasks;            /* none: all */
   const char *const *bind; size_t n_bind;              /* "INPUT=VALUE" */
   const DimBinding *dims; size_t n_dims;
-  const char *const *outputs; size_t n_outputs;        /* values to give out as well, as a task of their own: for verify */
+  /* Computed values to give out as well, each by the first task that computes it: for verify. The passes have run by then,
+   * so what is computed stays as it is. */
+  const char *const *outputs; size_t n_outputs;
   const Target *target;
   WeightsMode weights;
   bool token_major;
-  bool plain;                                          /* no optimising passes: what verify compares with */
   PassOptions passes;
 } CompileOptions;
 
-/* Reads the model and runs everything up to the passes. */
+/* The model as read, with its tasks. */
+Graph *pipeline_read(Ctx *c, const CompileOptions *o);
+/* The tasks joined and all passes run; the model stays as it is. */
+Graph *pipeline_passes(Ctx *c, Graph *model, const CompileOptions *o);
+/* The two above. */
 Graph *pipeline_graph(Ctx *c, const CompileOptions *o);
-/* Lowers and schedules. */
-Program *pipeline_program(Ctx *c, Graph *g, const CompileOptions *o, Schedule **schedule);
-/* All of it, into o->out. */
+/* Lowers, schedules and writes the folder o->out, which appears whole or not at all. */
+Program *pipeline_emit(Ctx *c, Graph *g, const CompileOptions *o);
+/* All of it. The folder is locked before any work. */
 Graph *pipeline_compile(Ctx *c, const CompileOptions *o); /* returns the graph after the passes */
 /* The model's name: its file's, or its folder's if the file is called model.onnx; made an identifier. */
 const char *model_name(Ctx *c, const char *path);

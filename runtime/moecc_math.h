@@ -41,8 +41,7 @@ static inline vf vf_exp(vf x) {
 /* e^x for x <= 0, cheaper: 0 below -87. For softmax. */
 static inline vf vf_exp_neg(vf x) {
   vf n = vf_round(vf_max(vf_set1(-87.0f), x) * vf_set1(0x1.715476p+0f));
-  vf p = vf_exp_core(vf_exp_reduce(x, n));
-  vf scaled = vf_of_bits(vf_bits(p) + vi_round(n) * vi_set1(1 << 23));
+  vf scaled = vf_scale_near(vf_exp_core(vf_exp_reduce(x, n)), n);
   return vf_select(x < vf_set1(-87.0f), vf_zero(), scaled);
 }
 
@@ -97,8 +96,7 @@ static inline vf vf_normal_tail(vf a) {
   p = vf_fma(p, b, vf_set1(-0x1.fffffcp-1f));
   vf t = vf_max(vf_set1(-125.0f), vf_fma(a * vf_set1(-0x1.715476p-1f), a, p));
   vf n = vf_round(t);
-  vf e = vf_exp_core((t - n) * vf_set1(0x1.62e43p-1f));
-  return vf_of_bits(vf_bits(e) + vi_round(n) * vi_set1(1 << 23));
+  return vf_scale_near(vf_exp_core((t - n) * vf_set1(0x1.62e43p-1f)), n);
 }
 
 /* x times the normal distribution's share below x (the erf form of GELU). The share under 2^-125 counts as 0. */

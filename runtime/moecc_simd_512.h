@@ -70,6 +70,8 @@ static inline vf vf_round(vf x) {
   return (vf)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 static inline vf vf_scale(vf x, vf n) { return (vf)_mm512_scalef_ps((__m512)x, (__m512)n); }
+/* x 2^n for x in (1/2, 2) and whole n in [-126, 126], cheaper. */
+static inline vf vf_scale_near(vf x, vf n) { return (vf)_mm512_scalef_ps((__m512)x, (__m512)n); }
 
 static inline float vf_sum(vf v) { return _mm512_reduce_add_ps((__m512)v); }
 static inline float vf_hmax(vf v) { return _mm512_reduce_max_ps((__m512)v); }

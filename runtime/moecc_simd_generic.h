@@ -19,6 +19,7 @@
  *   vf_select (m, a, b)   m ? a : b
  *   vi_set1 vi_round vi_trunc (from vf, in range)  vf_of_int  vf_bits  vf_of_bits
  *   vf_scale (x, n)       x * 2^n for whole n in [-252, 254], with overflow to infinity and gradual underflow
+ *   vf_scale_near (x, n)  the same, cheaper, for x in (1/2, 2) and n in [-126, 126]
  *   vf_sum vf_hmax vf_hmin                            over the lanes, in a fixed order
  */
 #ifndef MOECC_SIMD_LANES_H
@@ -114,6 +115,8 @@ static inline vf vf_scale(vf x, vf n) {
   int32_t k = (int32_t)n, half = k >> 1;
   return x * vf_of_bits((half + 127) << 23) * vf_of_bits((k - half + 127) << 23);
 }
+/* x 2^n for x in (1/2, 2) and whole n in [-126, 126], cheaper. */
+static inline vf vf_scale_near(vf x, vf n) { return vf_of_bits((vi)((uint32_t)vf_bits(x) + ((uint32_t)(int32_t)n << 23))); }
 
 static inline float vf_sum(vf v) { return v; }
 static inline float vf_hmax(vf v) { return v; }

@@ -192,7 +192,7 @@ bool split_constant_columns(Node *n) {
     return false;
   if (axis_at(node_int(concat, "axis", 0), rank) != rank - 1 || !look_at_columns(concat, rank, &k)) return false;
   if (!rows_whole_or_one(concat, rank)) return false;
-  Value *dynamic[16];
+  Value *dynamic[16] = {NULL};
   int n_dynamic = 0;
   for (int i = 0; i < concat->n_in; i++)
     if (!constant_rows(concat->in[i], rank) && n_dynamic < 16) dynamic[n_dynamic++] = concat->in[i];

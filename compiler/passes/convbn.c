@@ -20,8 +20,7 @@ typedef struct {
 
 static bool is_conv(const Node *n) { return (n->op == OP_CONV || n->op == OP_CONV_TRANSPOSE) && !n->expr; }
 
-/* ---- what is affine per channel -------------------------------------------------------------------------------------
- */
+/* ---- what is affine per channel ---- */
 
 static Affine affine_new(Ctx *c, int64_t n) {
   Affine a = {.mul = ctx_array(c, (size_t)n, sizeof(double)), .add = ctx_array(c, (size_t)n, sizeof(double)), .n = n};

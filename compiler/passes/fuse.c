@@ -41,8 +41,7 @@ static bool takes_epilogue(const Node *n) {
   return product && !n->expr && n->out[0] && n->out[0]->dtype == DT_F32;
 }
 
-/* ---- what may join --------------------------------------------------------------------------------------------------
- */
+/* ---- what may join ---- */
 
 static bool region_has(const Region *r, const Node *n) {
   if (n && n == r->head) return true;
@@ -224,7 +223,7 @@ static int operand_step(Builder *b, const Node *n, int k, const int *step_of) {
 
 static void build(Builder *b) {
   const Region *r = b->region;
-  int step_of[MAX_NODES];
+  int step_of[MAX_NODES] = {0};
   b->e->dtype = DT_F32;
   if (r->head) add_step(b, (ExprStep){.kind = EX_ACC, .arg = {-1, -1, -1}});
   for (int i = 0; i < r->n; i++) {

@@ -28,8 +28,7 @@ typedef struct {
   Match *match;
 } Formula;
 
-/* ---- evaluation -----------------------------------------------------------------------------------------------------
- */
+/* ---- evaluation ---- */
 
 static double known_number(double v) {
   static const double known[] = {1.4142135623730951, 0.70710678118654752, 0.79788456080286536, 0.044715};

@@ -3,8 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-/* ---- looking ------------------------------------------------------------------------------------------------------
- */
+/* ---- looking ---- */
 
 bool same_number(double x, double wanted) {
   if (fabs(x - wanted) <= 4e-6 * fabs(wanted)) return true;
@@ -128,8 +127,7 @@ Node *sole_reader(const Value *v, Op op) {
   return n->op == op && !n->expr && v->producer && n->tasks == v->producer->tasks ? n : NULL;
 }
 
-/* ---- changing -----------------------------------------------------------------------------------------------------
- */
+/* ---- changing ---- */
 
 Node **node_list(Graph *g, size_t *count) {
   *count = 0;
@@ -199,7 +197,7 @@ Value *insert_reshape(Node *before, Value *x, const Shape *s) {
 
 Value *insert_transpose(Node *before, Value *x, const int64_t *perm) {
   if (made_by(x, OP_TRANSPOSE)) {
-    int64_t inner[MAX_RANK], both[MAX_RANK];
+    int64_t inner[MAX_RANK] = {0}, both[MAX_RANK] = {0};
     transpose_perm(x->producer, inner);
     for (int i = 0; i < x->shape.rank; i++) both[i] = inner[perm[i]];
     return insert_transpose(before, x->producer->in[0], both);
@@ -243,8 +241,7 @@ void replace_value(Value *from, Value *to) {
   if (old) prune(old);
 }
 
-/* ---- constants ----------------------------------------------------------------------------------------------------
- */
+/* ---- constants ---- */
 
 double *tensor_doubles(Ctx *c, const Tensor *t) {
   int64_t n = tensor_count(t);

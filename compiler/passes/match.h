@@ -6,8 +6,7 @@
 
 #include "compiler.h"
 
-/* ---- looking ------------------------------------------------------------------------------------------------------
- */
+/* ---- looking ---- */
 
 /* Is x the constant `wanted`, as typed with six digits or rounded to float16 or bfloat16? */
 bool same_number(double x, double wanted);
@@ -31,6 +30,10 @@ bool transpose_perm(const Node *n, int64_t perm[MAX_RANK]);
 /* Are the last n dimensions of both equal numbers? */
 bool same_tail(const Shape *a, const Shape *b, int n);
 
+/* v, from a Slice, Split or Gather with constant operands, is `count` elements of one dimension of its input, every step-th
+ * from `first` on, all other dimensions whole (part.c). False if it is anything else. */
+bool part_range(const Value *v, int *dim, int64_t *first, int64_t *step, int64_t *count);
+
 /* The nodes that one new node is to replace. */
 typedef struct {
   const Node *node[32];
@@ -43,8 +46,7 @@ bool match_closed(const Match *m, const Node *root);
 /* The only reader of v, which is of this operator, unfused and needed by the same tasks; or NULL. */
 Node *sole_reader(const Value *v, Op op);
 
-/* ---- changing -----------------------------------------------------------------------------------------------------
- */
+/* ---- changing ---- */
 
 /* The nodes of the graph, to visit while nodes come and go; whether one of them has been removed since. */
 Node **node_list(Graph *g, size_t *count);
@@ -64,8 +66,7 @@ Value *insert_swap_last(Node *before, Value *x); /* the last two axes exchanged 
 /* Lets `to` be read wherever `from` is, serve from's tasks too, and prunes from's producer. */
 void replace_value(Value *from, Value *to);
 
-/* ---- constants ----------------------------------------------------------------------------------------------------
- */
+/* ---- constants ---- */
 
 double *tensor_doubles(Ctx *c, const Tensor *t);
 /* A constant of a float type from doubles; `like` gives name and tasks, or is NULL. */

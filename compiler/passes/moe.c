@@ -7,6 +7,8 @@
 #include "moe.h"
 #include "recognise.h"
 
+#include <string.h>
+
 void moe_blame(Mo *m, int rank, const Node *n, const char *fmt, ...) {
   if (rank <= m->why_rank) return;
   va_list ap;
@@ -54,32 +56,34 @@ static Value *logits_of(const Mo *m) {
   return m->score_axes.a[start[axis]].kind == AX_EXPERT ? n->in[0] : NULL;
 }
 
+static Fact *state(Mo *m, const Value *v, FactKind kind, const Axes *axes) {
+  Fact *f = fact_new(m, kind, axes);
+  if ((size_t)v->id < m->n_fact) m->fact[v->id] = f;
+  return f;
+}
+
 /* What is known from the start: the scores, and the two outputs of the TopK. */
 static void state_choice(Mo *m) {
   m->logits = logits_of(m);
   Gate plain = {GATE_NONE, m->scores, m->scores, false};
   Gate gate = m->logits ? (Gate){GATE_SOFTMAX, m->logits, m->scores, false} : plain;
   for (Value *v = m->scores;; v = v->producer->in[0]) { /* the scores and what they are a view of */
-    m->fact[v->id] = fact_new(m, FK_SCORES, &m->score_axes);
-    m->fact[v->id]->gate = gate;
+    state(m, v, FK_SCORES, &m->score_axes)->gate = gate;
     if (v == value_root(v)) break;
   }
-  if (m->logits) {
-    m->fact[m->logits->id] = fact_new(m, FK_SCORES, &m->score_axes);
-    m->fact[m->logits->id]->gate = (Gate){GATE_NONE, m->logits, m->logits, false};
-  }
+  if (m->logits) state(m, m->logits, FK_SCORES, &m->score_axes)->gate = (Gate){GATE_NONE, m->logits, m->logits, false};
   Axes axes = {0};
   for (int i = 0; i < m->score_axes.n; i++) {
     Axis a = m->score_axes.a[i];
     axes_add(&axes, a.kind == AX_EXPERT ? (Axis){AX_SLOT, 0, m->k} : a);
   }
   if (m->topk->out[0]) {
-    Fact *w = m->fact[m->topk->out[0]->id] = fact_new(m, FK_TERM, &axes);
+    Fact *w = state(m, m->topk->out[0], FK_TERM, &axes);
     w->cover = cover_full(m);
     w->weighted = true;
     w->gate = gate;
   }
-  if (m->topk->n_out > 1 && m->topk->out[1]) m->fact[m->topk->out[1]->id] = fact_new(m, FK_INDEX, &axes);
+  if (m->topk->n_out > 1 && m->topk->out[1]) state(m, m->topk->out[1], FK_INDEX, &axes);
 }
 
 /* ---- following it ---- */
@@ -134,12 +138,13 @@ static void follow_node(Mo *m, Node *n) {
   if (!known) blame_stop(m, n);
 }
 
-/* Everything about one TopK. memo NULL: nothing is changed. */
-static void follow(Mo *m, Graph *g, Node *topk, struct MoeMemo *memo) {
-  *m = (Mo){.g = g, .c = g->ctx, .memo = memo};
+/* Everything about one TopK. memo NULL: nothing is changed. facts: room for one per value, `count` of them, to be reused;
+ * values that come into being on the way have none. */
+static void follow(Mo *m, Node *topk, struct MoeMemo *memo, Fact **facts, size_t count) {
+  Graph *g = topk->graph;
+  *m = (Mo){.g = g, .c = g->ctx, .memo = memo, .fact = facts, .n_fact = count};
+  memset(facts, 0, count * sizeof *facts);
   if (!read_topk(m, topk)) return;
-  m->n_fact = g->n_values;
-  m->fact = ctx_array(g->ctx, m->n_fact, sizeof *m->fact);
   state_choice(m);
   for (Node *n = g->first; n; n = n->next)
     if (n != topk && has_fact(m, n)) follow_node(m, n);
@@ -155,10 +160,12 @@ static const char *explanation(const Mo *m) {
 void pass_moe(Graph *g) {
   struct MoeMemo *memo = moe_memo_new(g);
   moe_from_contrib(g, memo);
+  size_t count = g->n_values;
+  Fact **facts = ctx_array(g->ctx, count + 1, sizeof *facts);
   for (Node *n = g->first; n; n = n->next) {
     if (n->op != OP_TOP_K) continue;
     Mo m;
-    follow(&m, g, n, memo);
+    follow(&m, n, memo, facts, count);
     const char *why = explanation(&m);
     if (why) ctx_warn(g->ctx, n, "%s; it stays as it is", why);
   }
@@ -180,7 +187,8 @@ const char *moe_why_not(Node *n) {
     Node *topk = topk_above(n, depth);
     if (!topk) continue;
     Mo m;
-    follow(&m, n->graph, topk, NULL);
+    size_t count = n->graph->n_values;
+    follow(&m, topk, NULL, ctx_array(n->graph->ctx, count + 1, sizeof(Fact *)), count);
     return explanation(&m);
   }
   return NULL;

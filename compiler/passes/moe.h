@@ -10,6 +10,7 @@
 #define MOECC_PASSES_MOE_H
 
 #include "compiler.h"
+#include "match.h"
 
 /* ---- moe_axes.c: which dimension runs over what ---------------------------------------------------------------------- */
 
@@ -179,8 +180,6 @@ Fact *fact_layout(Mo *m, const Node *n, const Fact *f); /* Identity, Reshape, Tr
 Fact *matmul_fact(Mo *m, const Node *n, const Fact *a, const Fact *b); /* MatMul or Gemm, C included */
 Fact *add_bias(Mo *m, const Fact *f, const Shape *shape, Value *bias);
 Value *value_root(Value *v);                      /* through Reshape and the like */
-/* count elements of one dimension from `first` on, every step-th: what a Slice, Split or Gather with constant operands takes. */
-bool part_range(const Value *v, int *dim, int64_t *first, int64_t *step, int64_t *count);
 bool matmul_labels(const Node *n, Labelled *a, Labelled *b, int *out, int *n_out);
 Fact *weight_of(Mo *m, Value *v, int features);   /* FK_WEIGHT of a matrix (2) or vector (1); NULL: not a constant */
 

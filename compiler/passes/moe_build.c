@@ -1,5 +1,4 @@
 /* The recognised layer becomes one moecc.Moe node. */
-#include "match.h"
 #include "moe.h"
 
 /* The scores as [tokens, experts], whatever the order of the router's dimensions. */

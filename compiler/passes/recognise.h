@@ -11,6 +11,7 @@ void pass_widen(Graph *g);     /* half precision arithmetic to float32 */
 void pass_layernorm(Graph *g); /* LayerNormalization, RMSNormalization */
 void pass_gelu(Graph *g);      /* Gelu */
 void pass_moe(Graph *g);       /* moecc.Moe */
+void pass_gelu_form(Graph *g); /* --gelu erf or tanh */
 void pass_attention(Graph *g); /* moecc.Attention */
 void pass_convbn(Graph *g);    /* BatchNormalization, per-channel factors and Pad into Conv */
 void pass_fuse(Graph *g);      /* elementwise work into Node.expr */

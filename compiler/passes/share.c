@@ -39,8 +39,7 @@ static void *table_meet(Table *t, uint64_t hash, void *item, bool (*equal)(void 
   return NULL;
 }
 
-/* ---- constants ------------------------------------------------------------------------------------------------------
- */
+/* ---- constants ---- */
 
 static bool equal_constants(void *a, void *b) {
   Value *x = a, *y = b;

@@ -130,11 +130,23 @@ static bool convert_strings(RawNode *n, const Onnx__AttributeProto *a, Attr *out
   return true;
 }
 
+/* The tensor of an attribute, loaded once however often the function it is in is inlined. */
+static Tensor *load_once(RawNode *n, const Onnx__TensorProto *p, const char *owner) {
+  Reader *r = n->reader;
+  const char *key = ctx_format(r->ctx, "%p", (const void *)p);
+  const Def *known = n->body->function ? names_find(&r->loaded, key) : NULL;
+  if (known) return r->tensor[known->index];
+  Tensor *t = tensor_load(&r->source, p, owner);
+  if (!t || !n->body->function) return t;
+  r->tensor = ctx_grow(r->ctx, r->tensor, r->n_tensor, &r->cap_tensor, sizeof(Tensor *));
+  names_add(r->ctx, &r->loaded, key, BY_NODE, r->n_tensor);
+  return r->tensor[r->n_tensor++] = t;
+}
+
 static bool convert_tensor(RawNode *n, const Onnx__AttributeProto *a, Attr *out) {
   Ctx *c = n->reader->ctx;
   if (!a->t) return fault(n, a->name, "is a tensor but holds none");
-  const char *owner = ctx_format(c, "%s: attribute %s", n->where, quoted(c, a->name));
-  out->tensor = tensor_load(&n->reader->source, a->t, owner);
+  out->tensor = load_once(n, a->t, ctx_format(c, "%s: attribute %s", n->where, quoted(c, a->name)));
   const char *type = onnx_type_name(a->t->data_type);
   if (!out->tensor && type) return fault(n, a->name, "is a tensor of %s, a type that is not supported", type);
   if (!out->tensor) return fault(n, a->name, "is a tensor of the unknown type %d", a->t->data_type);

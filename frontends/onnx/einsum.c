@@ -188,9 +188,12 @@ static bool read_sizes(Einsum *e, const Equation *q) {
     if (v->shape.rank < 0) continue;
     if (v->shape.rank != (int)strlen(q->term[i]))
       return raw_fault(e->node, "input %d has %d dimensions, its term %s", i, v->shape.rank, q->term[i]);
-    for (int d = 0; d < v->shape.rank; d++)
-      if (!v->shape.dim[d].sym && v->shape.dim[d].n > e->size[(int)q->term[i][d]])
-        e->size[(int)q->term[i][d]] = v->shape.dim[d].n;
+    for (int d = 0; d < v->shape.rank; d++) {
+      int64_t *size = &e->size[(int)q->term[i][d]], n = v->shape.dim[d].sym ? -1 : v->shape.dim[d].n;
+      if (n >= 0 && *size >= 0 && *size != n)
+        return raw_fault(e->node, "dimension %c is %lld and %lld", q->term[i][d], (long long)*size, (long long)n);
+      if (n >= 0) *size = n;
+    }
   }
   return true;
 }

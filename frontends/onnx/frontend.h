@@ -160,7 +160,10 @@ struct Reader {
   size_t n_dims;
   bool *dim_used;  /* n_dims */
   Names functions; /* "domain:name:overload"; index: in model->functions */
-  size_t n_nodes;  /* converted so far, functions inlined */
+  Names loaded;    /* tensors of attributes in functions, by address; index: in tensor */
+  Tensor **tensor;
+  size_t n_tensor, cap_tensor;
+  size_t n_nodes; /* converted so far, functions inlined */
   struct Unsupported *unsupported;
   size_t n_unsupported, cap_unsupported;
 };

@@ -20,8 +20,7 @@ typedef struct {
 
 static void print_graph(Printer *p);
 
-/* ---- words and numbers --------------------------------------------------------------------------------------------
- */
+/* ---- words and numbers ---- */
 
 static bool is_plain_name(const char *s) {
   static const char *const keywords[] = {"seq", "map", "optional", "sparse_tensor", "opaque"};

@@ -66,8 +66,7 @@ static DType read_type(Reader *r, Shape *shape) {
   return t;
 }
 
-/* ---- constant data -------------------------------------------------------------------------------------------------
- */
+/* ---- constant data ---- */
 
 static void store_integer(Scanner *s, const Literal *l, DType t, void *at) {
   if (l->kind != LIT_INT) scan_fail(s, l->at, "an integer is expected in data of type %s", dtype_name(t));
@@ -162,8 +161,7 @@ static Tensor *read_tensor(Reader *r, DType dtype, const Shape *shape) {
   return t;
 }
 
-/* ---- attributes ----------------------------------------------------------------------------------------------------
- */
+/* ---- attributes ---- */
 
 static AttrKind kind_of_word(Scanner *s, const char *at, const char *word) {
   static const char *const words[] = {"int", "float", "string", "ints", "floats", "strings", "tensor", "graph"};

@@ -51,8 +51,7 @@ int64_t literal_integer(Scanner *s, const Literal *l);
 /* `name [: type] = value`; op says which kinds are expected (OP_NONE: anything goes). */
 Attr text_read_attr(Scanner *s, Op op);
 
-/* ---- expr.c: Node.expr as text --------------------------------------------------------------------------------------
- */
+/* ---- expr.c: Node.expr as text ---- */
 
 Expr *text_read_expr(Graph *g, const char *text, const char *origin, int n_in);
 char *text_of_expr(Ctx *c, const Expr *e);

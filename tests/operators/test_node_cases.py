@@ -26,11 +26,15 @@ MOST_REFUSED = 120
 
 # Operands that must be constant, by operator.
 CONSTANT_OPERANDS: dict[str, tuple[int, ...]] = {
+    "BlackmanWindow": (0,),
+    "CenterCropPad": (1,),
     "ConstantOfShape": (0,),
     "CumSum": (1,),
     "Expand": (1,),
+    "HammingWindow": (0,),
+    "HannWindow": (0,),
     "OneHot": (1,),
-    "Pad": (1, 3),
+    "Pad": (1, 2, 3),
     "Range": (0, 1, 2),
     "Reshape": (1,),
     "Resize": (1, 2, 3),

@@ -24,8 +24,7 @@ typedef struct {
 
 static int passed, failed;
 
-/* ---- one case -------------------------------------------------------------------------------------------------------
- */
+/* ---- one case ---- */
 
 static void run_named(Graph *g, const char *name) {
   static const struct {
@@ -62,6 +61,7 @@ static void run_case(Ctx *c, void *arg) {
   Graph *before = onnx_text_read(c, k->before, "before");
   bool raw = strstr(k->passes, "raw") != NULL;
   if (!raw) infer_shapes(before);
+  if (!raw) graph_remove_dead(before);
   graph_mark_tasks(before);
   Graph *after = NULL;
   if (strcmp(k->after, "unchanged") != 0 && strncmp(k->after, "error:", 6) != 0)

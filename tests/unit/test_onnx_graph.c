@@ -331,6 +331,23 @@ static void calls_are_checked(void **state) {
   refused(m, "function \"Leaky\" of domain \"local\" is defined twice");
 }
 
+/* A constant in a function is loaded once, however often it is called. */
+static void constants_of_functions_are_shared(void **state) {
+  (void)state;
+  Bytes g = graph_xy(), f = function("F", "a", "b"), n = node("Constant", "", "", "w"), a = attribute("value", 4);
+  put_message(&a, 5, float_vector(NULL, 4, (const float[]){1, 2, 3, 4}));
+  put_message(&n, 5, a);
+  put_message(&f, 7, n);
+  put_message(&f, 7, node("Mul", "", "a w", "b"));
+  put_message(&g, 1, call("F", "", "x", "t"));
+  put_message(&g, 1, call("F", "", "t", "y"));
+  Reading r = accepted(with_function(g, f));
+  const Node *first = r.graph->first, *second = first->next;
+  assert_ptr_not_equal(first->in[1], second->in[1]);
+  assert_ptr_equal(first->in[1]->tensor, second->in[1]->tensor);
+  done(&r);
+}
+
 /* Functions that call the next one twice: 2^40 nodes from a few hundred bytes. */
 static void exploding_functions_are_refused(void **state) {
   (void)state;
@@ -438,6 +455,7 @@ int main(void) {
       cmocka_unit_test(functions_nest_and_may_return_their_input),
       cmocka_unit_test(recursive_functions_show_the_cycle),
       cmocka_unit_test(calls_are_checked),
+      cmocka_unit_test(constants_of_functions_are_shared),
       cmocka_unit_test(exploding_functions_are_refused),
       cmocka_unit_test(constant_branches_are_taken),
       cmocka_unit_test(layers_come_from_paths_metadata_or_weights),

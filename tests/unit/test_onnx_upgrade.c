@@ -178,6 +178,53 @@ static void renamed_and_composed(void **state) {
           "#5)");
 }
 
+static Bytes einsum(const char *equation, const char *in) {
+  Bytes n = node("Einsum", "n", in, "y");
+  attr_text(&n, "equation", equation);
+  return n;
+}
+
+static void einsum_is_matrix_products(void **state) {
+  (void)state;
+  becomes(13, einsum("bik,bjk->bij", "x x"), "Transpose(x) perm=0,2,1; MatMul(x, #0); Transpose(#1) perm=0,1,2");
+  becomes(13, einsum("abc->ca", "x"), "ReduceSum(x, [1]) keepdims=0; Transpose(#0) perm=1,0");
+  becomes(13, einsum("abc,dec -> abde", "x x"),
+          "Transpose(x) perm=2,0,1; Reshape(x, [6 4]); Reshape(#0, [4 6]); MatMul(#1, #2); Reshape(#3, [2 3 2 3]); "
+          "Transpose(#4) perm=0,1,2,3");
+}
+
+static void einsum_faults(void **state) {
+  (void)state;
+  becomes(13, einsum("...ij->...ji", "x"), "an ellipsis in the equation is not supported");
+  becomes(13, einsum("abc,cde", "x x"), "dimension c is 4 and 2");
+  becomes(13, einsum("aab->b", "x"), "takes a diagonal (a)");
+  becomes(13, einsum("abc,cde", "x"), "the equation has 2 terms for 1 inputs");
+  becomes(13, einsum("abc->d", "x"), "letter of no term: d");
+  becomes(13, einsum("ab->b", "x"), "input 0 has 3 dimensions, its term ab");
+  becomes(13, einsum("a(c->b", "x"), "the equation contains \"(\"");
+  becomes(13, einsum("abcdefghi->i", "x"), "more than 8 letters");
+}
+
+static void attention_is_split_into_heads(void **state) {
+  (void)state;
+  Bytes n = node("Attention", "n", "x x x", "y");
+  attr_int(&n, "q_num_heads", 2);
+  attr_int(&n, "kv_num_heads", 2);
+  attr_float(&n, "scale", 0.5f);
+  becomes(23, n,
+          "Reshape(x, [0 0 2 -1]); Transpose(#0) perm=0,2,1,3; Reshape(x, [0 0 2 -1]); Transpose(#2) perm=0,2,1,3; "
+          "Reshape(x, [0 0 2 -1]); Transpose(#4) perm=0,2,1,3; Attention(#1, #3, #5) scale=0.5 causal=0; "
+          "Transpose(#6) perm=0,2,1,3; Reshape(#7, [0 0 -1])");
+  n = node("Attention", "n", "x x x", "y");
+  attr_int(&n, "q_num_heads", 3);
+  attr_int(&n, "kv_num_heads", 2);
+  becomes(23, n, "has 3 query heads over 2 key heads");
+  n = node("Attention", "n", "x x x", "y");
+  attr_float(&n, "softcap", 5);
+  becomes(23, n, "with softcap is not supported");
+  becomes(23, node("Attention", "n", "x x x - x x", "y"), "with a cache of past keys");
+}
+
 static void constants_of_every_kind(void **state) {
   (void)state;
   static const char *const wanted[] = {"Identity(7)", "Identity(1.5)", "Identity([0 2])", "Identity([0.5 2.5])",
@@ -223,6 +270,9 @@ int main(void) {
       cmocka_unit_test(dropout_is_identity),
       cmocka_unit_test(batch_norm_only_for_inference),
       cmocka_unit_test(renamed_and_composed),
+      cmocka_unit_test(einsum_is_matrix_products),
+      cmocka_unit_test(einsum_faults),
+      cmocka_unit_test(attention_is_split_into_heads),
       cmocka_unit_test(constants_of_every_kind),
       cmocka_unit_test(casts_to_types_we_lack_are_listed),
   };
