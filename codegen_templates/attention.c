@@ -28,7 +28,7 @@ typedef struct {
 
 static void KERNEL_tile(size_t rows, const float *const *x, size_t length, const float *w, float *out, size_t out_row)
 {
-  moecc_tile(MR, NR / VF_LANES, rows, x, 1, length, w, NR, out, out_row);
+  moecc_tile(MR, NR / VF_LANES, rows, x, 1, length, w, NR, w, out, out_row);
 }
 
 /* Row j of v into its panels, which lie keys rows apart. */

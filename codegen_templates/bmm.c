@@ -30,7 +30,7 @@ typedef struct {
 
 static void KERNEL_tile(size_t rows, const float *const *x, size_t k, const float *w, float *out)
 {
-  moecc_tile(MR, NR / VF_LANES, rows, x, 1, k, w, NR, out, NR);
+  moecc_tile(MR, NR / VF_LANES, rows, x, 1, k, w, NR, w, out, NR);
 }
 
 /* Columns col … of w as a panel, filled up with zeros. */

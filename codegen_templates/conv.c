@@ -37,9 +37,10 @@ typedef struct {
   size_t scratch_size, length, x_group, groups, n, taps, pixels, panels, blocks;
 } KERNEL_args;
 
-static void KERNEL_tile(size_t rows, const float *const *x, size_t taps, size_t length, const float *w, float *out)
+static void KERNEL_tile(size_t rows, const float *const *x, size_t taps, size_t length, const float *w,
+                        const float *ahead, float *out)
 {
-  moecc_tile(MR, NR / VF_LANES, rows, x, taps, length, w, NR, out, NR);
+  moecc_tile(MR, NR / VF_LANES, rows, x, taps, length, w, NR, ahead, out, NR);
 }
 
 /* Pointers to one output pixel's taps, `count` apart; x: the image and group, from_…: where the first tap lies. */
@@ -91,11 +92,12 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
     size_t panel = i % a->panels, part = i / a->panels, block = part / a->groups, group = part % a->groups;
     size_t first = moecc_cut(a->pixels, a->blocks, block), count = moecc_cut(a->pixels, a->blocks, block + 1) - first;
     size_t tiles = (count + MR - 1) / MR;
-    const float *w = a->w + (group * a->panels + panel) * a->taps * a->length * NR;
+    const size_t depth = a->taps * a->length, all = a->groups * a->panels;
+    const float *w = a->w + i % all * depth * NR, *next = i + 1 < end ? a->w + (i + 1) % all * depth * NR : NULL;
     for (size_t t = 0; t < tiles; t++) {
       size_t from = moecc_cut(count, tiles, t), rows = moecc_cut(count, tiles, t + 1) - from;
       if (part != pointed) KERNEL_points(a, group, first + from, rows, zeros, at + from * a->taps);
-      KERNEL_tile(rows, at + from * a->taps, a->taps, a->length, w, sum);
+      KERNEL_tile(rows, at + from * a->taps, a->taps, a->length, w, moecc_ahead(w, next, depth, NR, t), sum);
       KERNEL_finish(a, sum, first + from, rows, group, panel * NR);
     }
     pointed = part;

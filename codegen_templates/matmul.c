@@ -26,9 +26,10 @@ typedef struct {
   size_t x_row, y_row, rows, k, n, panels, blocks;
 } KERNEL_args;
 
-static void KERNEL_tile(size_t rows, const float *const *x, size_t k, const float *w, float *out)
+static void KERNEL_tile(size_t rows, const float *const *x, size_t k, const float *w, const float *ahead,
+                        float *out)
 {
-  moecc_tile(MR, NR / VF_LANES, rows, x, 1, k, w, NR, out, NR);
+  moecc_tile(MR, NR / VF_LANES, rows, x, 1, k, w, NR, ahead, out, NR);
 }
 
 /* The epilogue of a tile of sums, and its columns that exist. */
@@ -53,11 +54,12 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
   for (size_t i = begin; i < end; i++) {
     size_t panel = i % a->panels, first = moecc_cut(a->rows, a->blocks, i / a->panels);
     size_t rows = moecc_cut(a->rows, a->blocks, i / a->panels + 1) - first, tiles = (rows + MR - 1) / MR;
+    const float *w = a->w + panel * a->k * NR, *next = i + 1 < end ? a->w + (i + 1) % a->panels * a->k * NR : NULL;
     for (size_t t = 0; t < tiles; t++) {
       size_t row = first + moecc_cut(rows, tiles, t), count = first + moecc_cut(rows, tiles, t + 1) - row;
       const float *x[MR];
       for (size_t r = 0; r < count; r++) x[r] = a->x + (row + r) * a->x_row;
-      KERNEL_tile(count, x, a->k, a->w + panel * a->k * NR, sum);
+      KERNEL_tile(count, x, a->k, w, moecc_ahead(w, next, a->k, NR, t), sum);
       KERNEL_finish(a, sum, row, count, panel * NR);
     }
   }

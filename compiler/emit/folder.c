@@ -1,15 +1,17 @@
 /* The output folder: written beside its place, then exchanged with what stands there.
  *
- * For DIR there are, beside it: DIR.lock, held while a run writes; DIR.building, the new folder; and, only where the
- * system cannot exchange two names, for a moment DIR.old. A run that was killed leaves some of these behind; the next
- * one, once it has the lock, puts DIR.old back if DIR is missing and removes the rest.
+ * For DIR there are, beside it: .DIR.moecc-lock, held while a run writes; .DIR.moecc-building, the new folder, or for a
+ * moment the old one; and, only where the system cannot exchange two names, for a moment .DIR.moecc-old. A run that was
+ * killed leaves some of these behind; the next one, once it has the lock, puts the old folder back if DIR is missing and
+ * removes the rest. These names are ours alone: nobody else's file is ever removed.
  */
 #include "emit/folder.h"
+
+#include "interrupt.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -18,44 +20,27 @@
 
 struct Folder {
   Ctx *ctx;
-  const char *path, *building, *old, *lock;
+  const char *path, *parent, *building, *old, *lock;
   int lock_fd;         /* -1: not held */
   bool made;           /* building exists */
   FILE *file;
   const char *file_name;
   const char **names; size_t n_names, cap_names;
-  struct sigaction before[2];
-  bool handling;
 };
 
-/* ---- signals: noted, and acted on at the next write ---- */
-
-static const int signals[2] = {SIGINT, SIGTERM};
-static volatile sig_atomic_t interrupted;
-
-static void note_signal(int number) { interrupted = number; }
-
-static void handle_signals(Folder *f) {
-  struct sigaction action = {.sa_handler = note_signal, .sa_flags = (int)SA_RESETHAND}; /* a second one kills */
-  interrupted = 0;
-  for (int i = 0; i < 2; i++) (void)sigaction(signals[i], &action, &f->before[i]);
-  f->handling = true;
-}
-
-static void restore_signals(Folder *f) {
-  for (int i = 0; f->handling && i < 2; i++) (void)sigaction(signals[i], &f->before[i], NULL);
-  f->handling = false;
-}
-
 static void check_signals(Folder *f) {
-  if (interrupted) ctx_fail_status(f->ctx, EXIT_MACHINE, "interrupted; \"%s\" is as it was", f->path);
+  if (interrupt_seen()) ctx_fail_status(f->ctx, EXIT_MACHINE, "interrupted; \"%s\" is as it was", f->path);
 }
 
 /* ---- removing ---- */
 
+enum { DEEPEST = 64 };
+
+/* Never through a symbolic link. */
 static void remove_tree(const char *path, int depth) {
   char inner[4096];
-  DIR *d = depth < 8 ? opendir(path) : NULL;
+  int fd = depth < DEEPEST ? open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
+  DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
   for (struct dirent *entry; d && (entry = readdir(d));) {
     struct stat s;
     if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
@@ -64,7 +49,8 @@ static void remove_tree(const char *path, int depth) {
     else (void)unlink(inner);
   }
   if (d) (void)closedir(d);
-  (void)rmdir(path);
+  else if (fd >= 0) (void)close(fd);
+  if (rmdir(path) != 0) (void)unlink(path);
 }
 
 static void clean_up(void *arg) {
@@ -75,7 +61,6 @@ static void clean_up(void *arg) {
     (void)unlink(f->lock);
     (void)close(f->lock_fd);
   }
-  restore_signals(f);
 }
 
 static _Noreturn void machine(Folder *f, const char *what, const char *path) {
@@ -86,23 +71,28 @@ static _Noreturn void machine(Folder *f, const char *what, const char *path) {
 
 /* ---- before any work ---- */
 
-/* Is the name one that the last run's MANIFEST lists, or the folder of build products? */
-static bool in_manifest(const char *manifest, const char *name) {
+/* Is the entry one that the last run's MANIFEST lists, or the folder of build products? */
+static bool is_ours(Folder *f, const char *manifest, const char *name) {
   size_t n = strlen(name);
-  if (strcmp(name, "build") == 0) return true;
+  struct stat s;
+  if (!*manifest || lstat(ctx_format(f->ctx, "%s/%s", f->path, name), &s) != 0) return false;
+  if (S_ISDIR(s.st_mode)) return strcmp(name, "build") == 0;
+  if (strchr(name, '\n')) return false;
   for (const char *line = manifest; line && *line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL)
     if (strncmp(line, name, n) == 0 && line[n] == '\n') return true;
   return false;
 }
 
+/* Our MANIFEST, "" if there is none: other programs write files of that name, but not with our runtime in them. */
 static const char *read_manifest(Folder *f) {
-  FILE *file = fopen(ctx_format(f->ctx, "%s/MANIFEST", f->path), "rb");
-  if (!file) return "";
+  int fd = open(ctx_format(f->ctx, "%s/MANIFEST", f->path), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+  if (fd < 0) return "";
   Text t = {.ctx = f->ctx};
   char block[4096];
-  for (size_t n; (n = fread(block, 1, sizeof block, file)) > 0;) text_write(&t, block, n);
-  (void)fclose(file);
-  return t.text ? t.text : "";
+  text_add(&t, "\n");
+  for (ssize_t n; (n = read(fd, block, sizeof block)) > 0;) text_write(&t, block, (size_t)n);
+  (void)close(fd);
+  return strstr(t.text, "\nMANIFEST\n") && strstr(t.text, "\nmoecc_rt.h\n") ? t.text : "";
 }
 
 /* Somebody's files are not removed: what stands in the folder must be ours. */
@@ -116,7 +106,7 @@ static void check_contents(Folder *f) {
   if (!d) machine(f, "cannot read the output folder", f->path);
   const char *foreign = NULL;
   for (struct dirent *entry; !foreign && (entry = readdir(d));)
-    if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 && !in_manifest(manifest, entry->d_name))
+    if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 && !is_ours(f, manifest, entry->d_name))
       foreign = ctx_strdup(f->ctx, entry->d_name);
   (void)closedir(d);
   if (foreign)
@@ -143,7 +133,7 @@ static void take_lock(Folder *f) {
   do { /* the one who held it may have removed it between our open and our lock */
     if (f->lock_fd >= 0) (void)close(f->lock_fd);
     f->lock_fd = open(f->lock, O_CREAT | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0644);
-    if (f->lock_fd < 0) machine(f, "cannot write beside the output folder:", f->lock);
+    if (f->lock_fd < 0) machine(f, "cannot write beside the output folder,", f->lock);
     if (flock(f->lock_fd, LOCK_EX | LOCK_NB) != 0) held_by_another(f);
   } while (!still_there(f));
   char pid[32];
@@ -158,21 +148,30 @@ static void recover(Folder *f) {
   remove_tree(f->building, 0);
 }
 
-Folder *folder_begin(Ctx *c, const char *path) {
-  Folder *f = ctx_alloc(c, sizeof *f);
+/* Splits the path into its parent and its last name; "." and ".." have none that could be exchanged. */
+static void name_places(Folder *f, const char *path) {
+  Ctx *c = f->ctx;
   char *plain = ctx_strdup(c, path);
   for (size_t n = strlen(plain); n > 1 && plain[n - 1] == '/'; n--) plain[n - 1] = 0;
-  if (!*plain) ctx_fail_status(c, EXIT_USAGE, "the output folder has an empty name");
-  *f = (Folder){.ctx = c, .path = plain, .lock_fd = -1};
-  f->building = ctx_format(c, "%s.building", plain);
-  f->old = ctx_format(c, "%s.old", plain);
-  f->lock = ctx_format(c, "%s.lock", plain);
+  const char *slash = strrchr(plain, '/'), *name = slash ? slash + 1 : plain;
+  if (!*name || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+    ctx_fail_status(c, EXIT_USAGE, "the output folder \"%s\" has no name of its own: give a folder within it", path);
+  f->path = plain;
+  f->parent = !slash ? "." : slash == plain ? "/" : ctx_strndup(c, plain, (size_t)(slash - plain));
+  f->building = ctx_format(c, "%s/.%s.moecc-building", f->parent, name);
+  f->old = ctx_format(c, "%s/.%s.moecc-old", f->parent, name);
+  f->lock = ctx_format(c, "%s/.%s.moecc-lock", f->parent, name);
+}
+
+Folder *folder_begin(Ctx *c, const char *path) {
+  Folder *f = ctx_alloc(c, sizeof *f);
+  *f = (Folder){.ctx = c, .lock_fd = -1};
+  name_places(f, path);
   ctx_defer(c, clean_up, f);
   check_contents(f);
   take_lock(f);
   recover(f);
   check_contents(f);
-  handle_signals(f);
   if (mkdir(f->building, 0777) != 0) machine(f, "cannot make", f->building);
   f->made = true;
   return f;
@@ -211,26 +210,33 @@ void folder_text(Folder *f, const char *name, const char *text) {
   folder_write(f, text, strlen(text));
 }
 
-static void sync_folder(Folder *f, const char *path) {
+static bool sync_folder(const char *path) {
   int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  bool bad = fd < 0 || (fsync(fd) != 0 && errno != EINVAL); /* some file systems cannot sync folders */
+  bool good = fd >= 0 && (fsync(fd) == 0 || errno == EINVAL); /* some file systems cannot sync folders */
   int error = errno;
   if (fd >= 0) (void)close(fd);
   errno = error;
-  if (bad) machine(f, "cannot write", path);
+  return good;
+}
+
+static _Noreturn void not_in_place(Folder *f) {
+  if (errno == EBUSY || errno == EXDEV)
+    ctx_fail_status(f->ctx, EXIT_MACHINE, "the output folder \"%s\" is a mount point, which cannot be exchanged: give a folder within it",
+                    f->path);
+  machine(f, "cannot put in place", f->path);
 }
 
 /* Puts the new folder in its place; what stood there is then at `building` or `old`. */
 static void exchange(Folder *f) {
   struct stat s;
   if (lstat(f->path, &s) != 0) {
-    if (rename(f->building, f->path) != 0) machine(f, "cannot put in place", f->path);
+    if (rename(f->building, f->path) != 0) not_in_place(f);
     f->made = false;
     return;
   }
   if (renameat2(AT_FDCWD, f->building, AT_FDCWD, f->path, RENAME_EXCHANGE) == 0) return;
-  if (errno != EINVAL && errno != ENOSYS) machine(f, "cannot put in place", f->path);
-  if (rename(f->path, f->old) != 0) machine(f, "cannot move aside", f->path);
+  if (errno != EINVAL && errno != ENOSYS) not_in_place(f);
+  if (rename(f->path, f->old) != 0) not_in_place(f);
   if (rename(f->building, f->path) != 0) {
     int error = errno;
     (void)rename(f->old, f->path);
@@ -248,9 +254,10 @@ void folder_commit(Folder *f) {
   folder_text(f, "MANIFEST", t.text);
   end_file(f);
   check_signals(f);
-  sync_folder(f, f->building);
+  if (!sync_folder(f->building)) machine(f, "cannot write", f->building);
   check_contents(f);
   exchange(f);
+  (void)sync_folder(f->parent); /* it is done: a failure here would only be about a loss of power */
   ctx_undefer(f->ctx, clean_up, f);
   clean_up(f);
 }

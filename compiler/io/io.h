@@ -68,7 +68,7 @@ Tensor *image_to_tensor(Ctx *c, const Picture *p, const ImageInput *format, DTyp
 Picture *render_output(Ctx *c, const char *name, const char *text, const Tensor *t, const char **caption);
 bool render_known(const char *text); /* is it one of these kinds? */
 
-/* Pictures side by side, as high as the first, with a line of text under each. */
+/* Pictures in rows of three, each within a cell of the last one's proportions, with a line of text under each. */
 Picture *contact_sheet(Ctx *c, size_t n, const Picture *const *pictures, const char *const *captions);
 
 /* ---- colour.c

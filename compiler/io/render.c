@@ -257,25 +257,34 @@ static const char *cut(Ctx *c, const char *text, int width, int size) {
   return strlen(text) <= fits ? text : ctx_format(c, "%s..", ctx_strndup(c, text, fits > 2 ? fits - 2 : 0));
 }
 
+/* The picture within a cell, its proportions kept. */
+static const Picture *fit(Ctx *c, const Picture *p, int width, int height) {
+  int64_t w = (int64_t)p->width * height / p->height, h = height;
+  if (w > width) {
+    w = width;
+    h = (int64_t)p->height * width / p->width;
+  }
+  return picture_resize(c, p, w > 0 ? (int)w : 1, h > 0 ? (int)h : 1);
+}
+
 Picture *contact_sheet(Ctx *c, size_t n, const Picture *const *pictures, const char *const *captions) {
-  enum { GAP = 8 };
+  enum { GAP = 8, COLUMNS = 3, CELL = 640 };
   const Rgb ink = {40, 40, 40};
   if (n == 0) ctx_fail(c, NULL, "a sheet of no pictures");
-  int height = pictures[0]->height, size = height >= 400 ? 3 : height >= 100 ? 2 : 1;
-  int64_t width = GAP;
-  const Picture **shown = ctx_array(c, n, sizeof *shown);
-  for (size_t i = 0; i < n; i++) {
-    int64_t w = (int64_t)pictures[i]->width * height / pictures[i]->height;
-    if (w > PICTURE_SIDE) ctx_fail(c, NULL, "a sheet with a picture %lld pixels wide is too large", (long long)w);
-    shown[i] = picture_resize(c, pictures[i], w > 0 ? (int)w : 1, height);
-    width += shown[i]->width + GAP;
-  }
-  if (width > PICTURE_SIDE) ctx_fail(c, NULL, "a sheet %lld pixels wide is too large", (long long)width);
-  Picture *sheet = picture_new(c, (int)width, height + 3 * GAP + GLYPH_HEIGHT * size);
+  const Picture *last = pictures[n - 1]; /* outputs are alike; the first picture is the input */
+  int width = last->width < CELL ? last->width : CELL;
+  int height = (int)((int64_t)last->height * width / last->width), size = width >= 300 ? 2 : 1;
+  if (height < 1 || height > 4 * CELL) height = width;
+  size_t columns = n < COLUMNS ? n : COLUMNS, rows = (n + columns - 1) / columns;
+  if (rows > 1000) ctx_fail(c, NULL, "a sheet of %zu pictures is too large", n);
+  int line = 2 * GAP + GLYPH_HEIGHT * size;
+  Picture *sheet = picture_new(c, GAP + (int)columns * (width + GAP), GAP + (int)rows * (height + line));
   memset(sheet->rgb, 255, (size_t)sheet->width * (size_t)sheet->height * 3);
-  for (size_t i = 0, x = GAP; i < n; x += (size_t)shown[i++]->width + GAP) {
-    paste(sheet, shown[i], (int)x, GAP);
-    draw_text(sheet, (int)x, height + 2 * GAP, size, ink, cut(c, captions[i], shown[i]->width, size));
+  for (size_t i = 0; i < n; i++) {
+    int x = GAP + (int)(i % columns) * (width + GAP), y = GAP + (int)(i / columns) * (height + line);
+    const Picture *shown = fit(c, pictures[i], width, height);
+    paste(sheet, shown, x + (width - shown->width) / 2, y + (height - shown->height) / 2);
+    draw_text(sheet, x, y + height + GAP / 2, size, ink, cut(c, captions[i], width, size));
   }
   return sheet;
 }
