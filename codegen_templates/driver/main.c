@@ -46,6 +46,7 @@ typedef struct {
 } Task;
 
 enum { NEEDS_WEIGHTS = @NEEDS_WEIGHTS@ }; /* 0: they are embedded */
+enum { STREAMS = @STREAMS@ };             /* 1: weights are loaded while computing, unless --load or --map is given */
 
 @TABLE@
 static const size_t n_tasks = sizeof tasks / sizeof *tasks;
@@ -60,6 +61,7 @@ typedef struct {
   const char *input[MAX_INPUTS]; /* NAME=FILE */
   size_t n_inputs;
   long threads, runs, timeout_ms;
+  int warm_up;
   int stream, map, json, noise, quiet;
 } Options;
 
@@ -70,9 +72,10 @@ static const char usage[] =
     "  --noise         inputs that are not given: numbers between 0 and 1, the same every time\n"
     "  -o DIR          where outputs go, as DIR/<output>.npy; without it they are dropped\n"
     "  --threads N     default 1\n"
-    "  --runs N        time N runs after a warm-up; default 1 without one\n"
+    "  --runs N        time N runs after a warm-up; default: one without a warm-up\n"
     "  --weights FILE  default: @NAME@_weights.bin beside this program, in the folder above, or here\n"
-    "  --stream        load weights while computing, through two buffers (default: load all first)\n"
+    "  --load          load all weights first@LOAD_DEFAULT@\n"
+    "  --stream        load them while computing, through two buffers@STREAM_DEFAULT@\n"
     "  --map           map the file instead; it must not change meanwhile\n"
     "  --timeout MS    give up when a piece of the weights takes longer (with --stream); default: never\n"
     "  --json          one JSON object per task on stdout\n"
@@ -120,6 +123,7 @@ static int parse_value(Options *o, const char *option, const char *value) {
     if (!parse_number(value, 1, 64, &o->threads)) return bad_usage("--threads wants 1 to 64, not", value);
   } else if (!strcmp(option, "--runs")) {
     if (!parse_number(value, 1, 1000000, &o->runs)) return bad_usage("--runs wants 1 to 1000000, not", value);
+    o->warm_up = 1;
   } else if (!strcmp(option, "--timeout")) {
     if (!parse_number(value, 0, 86400000, &o->timeout_ms)) return bad_usage("--timeout wants milliseconds, not", value);
   } else
@@ -134,13 +138,15 @@ static int chosen(const Options *o, const Task *task) {
 
 /* -1: go on. */
 static int parse(Options *o, int argc, char **argv) {
-  int i;
+  int i, load = 0;
   memset(o, 0, sizeof *o);
   o->threads = o->runs = 1;
   for (i = 1; i < argc; i++) {
     const char *a = argv[i];
     if (!strcmp(a, "--stream"))
       o->stream = 1;
+    else if (!strcmp(a, "--load"))
+      load = 1;
     else if (!strcmp(a, "--map"))
       o->map = 1;
     else if (!strcmp(a, "--json"))
@@ -160,7 +166,8 @@ static int parse(Options *o, int argc, char **argv) {
     else if (parse_value(o, a, argv[++i]) != DONE)
       return USAGE;
   }
-  if (o->stream && o->map) return bad_usage("--stream and --map exclude each other", NULL);
+  if (o->stream + o->map + load > 1) return bad_usage("--load, --stream and --map exclude each other", NULL);
+  if (STREAMS && !o->map && !load) o->stream = 1;
   return -1;
 }
 
@@ -286,11 +293,11 @@ static void print_times(const Options *o, const Task *task, unsigned threads, do
   }
 }
 
-/* One warm-up if more than one run is timed. */
+/* One warm-up if runs are timed. */
 static int time_calls(const Options *o, @NAME@ *m, const Task *task, const void *const *in, void *const *out,
                       double *ms) {
   long run;
-  for (run = o->runs > 1 ? -1 : 0; run < o->runs; run++) {
+  for (run = o->warm_up ? -1 : 0; run < o->runs; run++) {
     double start = now_ms();
     moecc_status s = task->call(m, in, out);
     if (s != MOECC_OK) return report(m, task->name, s);

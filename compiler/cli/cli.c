@@ -1,7 +1,13 @@
 /* Chooses the command, runs it, and says what went wrong. */
 #include "cli/cli.h"
 
+#include "interrupt.h"
+#include "progress.h"
+
+#include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct {
   const char *name;
@@ -50,6 +56,7 @@ static void run_command(Ctx *c, void *arg) {
   Options *o = call->options = ctx_alloc(c, sizeof *o);
   o->ctx = c;
   options_read(o, call->command->command, call->argc, call->argv);
+  progress_start(progress_mode(o->quiet, o->verbose));
   if (o->n_arguments < call->command->least || o->n_arguments > call->command->most)
     ctx_fail_status(c, EXIT_USAGE, "usage: moecc %s %s", call->command->name, call->command->arguments);
   if (!call->command->run) ctx_fail_status(c, EXIT_USAGE, "moecc %s is not built yet", call->command->name);
@@ -61,32 +68,59 @@ static void print_messages(const Ctx *c, bool quiet) {
     if (ctx_message_is_error(c, i) || !quiet) fprintf(stderr, "%s\n", ctx_message(c, i));
 }
 
-static bool asks_for_help(int argc, char **argv) {
-  for (int i = 0; i < argc; i++)
-    if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) return true;
-  return false;
+/* Descriptors 0 to 2 must be taken, or the first files opened would be written to as if they were stdout: a closed one
+ * becomes one that fails (stdin, stdout) or drops everything (stderr). */
+static void open_standard_files(void) {
+  for (int fd = 0; fd <= 2; fd++)
+    if (fcntl(fd, F_GETFD) < 0 && errno == EBADF) (void)open("/dev/null", fd == 0 || fd == 2 ? O_WRONLY : O_RDONLY);
+}
+
+/* What was printed has arrived, or that is an error, too. */
+static ExitStatus close_results(ExitStatus status) {
+  bool bad = fflush(stdout) != 0 || ferror(stdout) != 0;
+  if (bad && status == EXIT_DONE) fprintf(stderr, "moecc: cannot write the results: %s\n", errno ? strerror(errno) : "an earlier write failed");
+  return bad && status == EXIT_DONE ? EXIT_MACHINE : status;
+}
+
+static ExitStatus help(const CommandInfo *command) {
+  if (!command) print_usage(stdout);
+  else {
+    printf("usage: moecc %s %s\n%s\n\n", command->name, command->arguments, command->doc);
+    options_help(command->command, stdout);
+  }
+  return close_results(EXIT_DONE);
+}
+
+static ExitStatus run(const CommandInfo *command, int argc, char **argv) {
+  Ctx *c = ctx_new();
+  if (!c) return fputs("moecc: out of memory\n", stderr), EXIT_MACHINE;
+  Call call = {.command = command, .argc = argc, .argv = argv};
+  interrupt_watch();
+  ExitStatus status = ctx_run(c, run_command, &call);
+  progress_stop();
+  errno = 0;
+  status = close_results(status);
+  print_messages(c, call.options && call.options->quiet);
+  ctx_free(c);
+  return status;
+}
+
+static ExitStatus no_command(const char *name) {
+  if (name) fprintf(stderr, "moecc: there is no command \"%s\"\n", name);
+  print_usage(stderr);
+  return EXIT_USAGE;
 }
 
 int cli_main(int argc, char **argv) {
-  const CommandInfo *command = argc > 1 ? find_command(argv[1]) : NULL;
-  if (argc > 1 && strcmp(argv[1], "--version") == 0) return puts("moecc " MOECC_VERSION) < 0 ? EXIT_MACHINE : EXIT_DONE;
-  if (!command) {
-    bool help = asks_for_help(argc, argv) || (argc > 1 && strcmp(argv[1], "help") == 0);
-    if (argc > 1 && !help) fprintf(stderr, "moecc: there is no command \"%s\"\n", argv[1]);
-    print_usage(help ? stdout : stderr);
-    return help ? EXIT_DONE : EXIT_USAGE;
-  }
-  if (asks_for_help(argc, argv)) {
-    printf("usage: moecc %s %s\n%s\n\n", command->name, command->arguments, command->doc);
-    options_help(command->command, stdout);
-    return EXIT_DONE;
-  }
-  Ctx *c = ctx_new();
-  if (!c) return fputs("moecc: out of memory\n", stderr), EXIT_MACHINE;
-  Call call = {.command = command, .argc = argc - 2, .argv = argv + 2};
-  ExitStatus status = ctx_run(c, run_command, &call);
-  print_messages(c, call.options && call.options->quiet);
-  ctx_free(c);
-  if (fflush(stdout) != 0 && status == EXIT_DONE) status = EXIT_MACHINE;
-  return (int)status;
+  open_standard_files();
+  const char *first = argc > 1 ? argv[1] : NULL;
+  if (!first) return no_command(NULL);
+  if (strcmp(first, "--version") == 0) return printf("moecc %s\n", MOECC_VERSION), close_results(EXIT_DONE);
+  if (strcmp(first, "--help") == 0 || strcmp(first, "-h") == 0) return help(NULL);
+  bool asked = strcmp(first, "help") == 0;
+  if (asked && argc == 2) return help(NULL);
+  const char *name = asked ? argv[2] : first;
+  const CommandInfo *command = find_command(name);
+  if (!command) return no_command(name);
+  return asked || options_want_help(argc - 2, argv + 2) ? help(command) : run(command, argc - 2, argv + 2);
 }

@@ -13,6 +13,7 @@ typedef struct {
   const char *out;                             /* -o */
   const char *const *input; size_t n_inputs;   /* --input NAME=FILE */
   EngineKind engine;
+  bool all_tasks;                              /* --task all */
   bool layers, json, text, kernels, quiet, verbose;
   const char *html, *trace;
   double rtol, atol; bool tolerance_given;
@@ -26,6 +27,7 @@ typedef enum {
 } Command;
 
 int cli_main(int argc, char **argv);             /* the process's exit status */
+bool options_want_help(int argc, char **argv);   /* --help or -h, before any -- */
 /* Reads the arguments behind the command; leaves with EXIT_USAGE and a message that says what would be right. */
 void options_read(Options *o, Command command, int argc, char **argv);
 void options_help(Command command, FILE *f);     /* the options of a command, with units and defaults */
@@ -37,13 +39,5 @@ void command_bench(Options *o);
 void command_build(Options *o);
 void command_inspect(Options *o);
 void command_ops(Options *o);
-
-/* Shared by run, verify and bench: the model (or an emitted folder) as a driver. */
-typedef struct {
-  Engine *engine;
-  const char *folder;
-  Graph *graph;          /* after the passes; NULL if a folder was given */
-} Runnable;
-Runnable runnable_open(Options *o, const char *model_or_folder);
 
 #endif

@@ -1,5 +1,6 @@
 /* moecc inspect: what a model is, and how the compiler understands it. */
 #include "cli/cli.h"
+#include "cli/json.h"
 
 #include <string.h>
 
@@ -22,19 +23,6 @@ static Census count_nodes(const Graph *g) {
 
 static const char *operator_name(Op op) {
   return op_info(op)->name;
-}
-
-static const char *json_text(Ctx *c, const char *s) {
-  Text t = {.ctx = c};
-  text_add(&t, "\"");
-  for (; *s; s++) {
-    unsigned char ch = (unsigned char)*s;
-    if (ch == '"' || ch == '\\') text_add(&t, "\\%c", ch);
-    else if (ch < 32) text_add(&t, "\\u%04x", ch);
-    else text_write(&t, s, 1);
-  }
-  text_add(&t, "\"");
-  return t.text;
 }
 
 static void print_values(Ctx *c, const char *key, Value *const *v, size_t n) {

@@ -1,92 +1,63 @@
 /* moecc verify: runs a model on test data in ONNX's layout and compares.
  *
- * The folder holds test_data_set_0, test_data_set_1, … (or is one of them), each with input_I.pb and output_J.pb in the
- * model's order. Where a task binds an input, a data set speaks of the tasks whose bound value is the one it gives.
+ * Where a task binds an input, a data set speaks of the tasks whose bound value is the one that it gives.
  */
-#include "cli/cli.h"
+#include "cli/verify.h"
+
+#include "engine/process.h"
 #include "io/io.h"
+#include "progress.h"
 
-#include <math.h>
 #include <string.h>
-#include <sys/stat.h>
-
-enum { MOST = 64 };
 
 typedef struct {
   Options *o;
   Ctx *c;
+  Tolerance tolerance;
   Graph *model;        /* as read: the order of inputs and outputs */
-  Runnable run;
-  size_t outputs, wrong;
-  double worst;
+  Runnable run, plain; /* plain: with --layers */
+  const char **layer; size_t n_layers; /* names of the values that both give out */
+  const char *folder, *plain_folder;   /* for their inputs and outputs; each data set's replace the last one's */
+  Report report;
 } Verify;
 
-static bool exists(const char *path) {
-  struct stat s;
-  return stat(path, &s) == 0;
+/* ---- compiling ---- */
+
+static bool has_moe(const Graph *g) {
+  for (const Node *n = g->first; n; n = n->next)
+    if (n->op == OP_MOE) return true;
+  return false;
 }
 
-/* ---- comparing ---- */
-
-typedef struct {
-  bool ok;
-  double error, largest; /* of |a-b|, of |b| */
-  int64_t at;
-} Comparison;
-
-static bool both_same(double a, double b) { return a == b || (isnan(a) && isnan(b)); }
-
-static Comparison compare(const Options *o, const Tensor *a, const Tensor *b) {
-  Comparison r = {.ok = true};
-  int64_t n = tensor_count(b);
-  bool real = dtype_is_float(b->dtype), within = true;
-  for (int64_t i = 0; i < n; i++) {
-    double x = real ? tensor_number(a, i) : (double)tensor_integer(a, i), y = real ? tensor_number(b, i) : (double)tensor_integer(b, i);
-    if (!real && tensor_integer(a, i) != tensor_integer(b, i)) within = false;
-    if (both_same(x, y)) {
-      if (isfinite(y) && fabs(y) > r.largest) r.largest = fabs(y);
-      continue;
-    }
-    double error = fabs(x - y);
-    if (!(error <= r.error)) r.error = error, r.at = i;
-    if (fabs(y) > r.largest) r.largest = fabs(y);
-    if (o->tolerance_given && !(error <= o->atol + o->rtol * fabs(y))) within = false;
+/* The model with what has to be looked at given out as well; and, for --layers, the plain graph. */
+static void build(Verify *v) {
+  Options *o = v->o;
+  Ctx *c = v->c;
+  CompileOptions compile = o->compile, plain = o->compile;
+  v->model = pipeline_read(c, &compile);
+  Graph *g = pipeline_passes(c, v->model, &compile), *reference = NULL;
+  const char **names = NULL;
+  size_t cap = 0;
+  if (o->layers) {
+    plain.passes.plain = true;
+    plain.passes.dump = NULL;
+    reference = pipeline_graph(c, &plain);
+    layers_common(c, g, reference, &names, &v->n_layers, &cap);
+    plain.outputs = v->layer = names;
+    plain.n_outputs = compile.n_outputs = v->n_layers;
   }
-  if (real && !o->tolerance_given) within = r.error <= 1e-5 * r.largest;
-  r.ok = within;
-  return r;
-}
-
-static bool same_shape(const Tensor *a, const Tensor *b) {
-  return a->dtype == b->dtype && a->rank == b->rank && memcmp(a->dim, b->dim, sizeof(int64_t) * (size_t)a->rank) == 0;
-}
-
-static const char *tensor_text(Ctx *c, const Tensor *t) {
-  Shape s = shape_of(t->rank, t->dim);
-  return shape_text(c, t->dtype, &s);
-}
-
-static void judge(Verify *v, const char *set, const char *task, const char *name, const Tensor *got, const Tensor *expected) {
-  v->outputs++;
-  if (!same_shape(got, expected)) {
-    v->wrong++;
-    printf("%s %s %s: FAILED: is %s, expected %s\n", set, task, name, tensor_text(v->c, got), tensor_text(v->c, expected));
-    return;
-  }
-  Comparison r = compare(v->o, got, expected);
-  double relative = r.largest > 0 ? r.error / r.largest : r.error;
-  if (!(relative <= v->worst)) v->worst = relative;
-  v->wrong += !r.ok;
-  printf("%s %s %s: %s error %.3g of largest %.3g (%.2g)", set, task, name, r.ok ? "ok:" : "FAILED:", r.error, r.largest, relative);
-  if (!r.ok) printf(", largest at element %lld: is %.9g, expected %.9g", (long long)r.at, tensor_number(got, r.at), tensor_number(expected, r.at));
-  printf("\n");
+  routing_wanted(g, &names, &compile.n_outputs, &cap);
+  compile.outputs = names;
+  v->report.has_moe = has_moe(g);
+  v->run = runnable_build(c, g, &compile, o->engine);
+  if (reference) v->plain = runnable_build(c, reference, &plain, ENGINE_TCC);
 }
 
 /* ---- one data set ---- */
 
 /* Does the task's bound value for the input agree with what the data set gives? */
 static bool binding_agrees(Verify *v, const Task *t, const Value *input, const Tensor *given) {
-  for (size_t i = 0; i < t->n_bind; i++) {
+  for (size_t i = 0; given && i < t->n_bind; i++) {
     if (strcmp(t->bind[i].input, input->name) != 0) continue;
     const Tensor *bound = task_bound_tensor(v->run.graph, input, t->bind[i].value);
     if (bound->bytes != given->bytes || memcmp(bound->data, given->data, given->bytes) != 0) return false;
@@ -94,84 +65,125 @@ static bool binding_agrees(Verify *v, const Task *t, const Value *input, const T
   return true;
 }
 
-static const Task *task_of_output(const Verify *v, const Task *t, const char *name, const char **is_called) {
-  /* tasks_join may have renamed an output that several tasks give: position decides. */
-  const Task *joined = &v->run.graph->tasks[t - v->model->tasks];
-  for (size_t i = 0; i < t->n_outputs; i++)
-    if (strcmp(t->outputs[i], name) == 0) {
-      *is_called = joined->outputs[i];
-      return joined;
-    }
+/* The tasks that the data set speaks of. */
+static uint64_t tasks_meant(Verify *v, const DataSet *s) {
+  uint64_t tasks = 0;
+  for (size_t t = 0; t < v->model->n_tasks; t++) {
+    bool speaks = true;
+    for (size_t i = 0; i < v->model->n_inputs; i++)
+      speaks = speaks && binding_agrees(v, &v->run.graph->tasks[t], v->model->inputs[i], s->input[i]);
+    if (speaks) tasks |= (uint64_t)1 << t;
+  }
+  return tasks;
+}
+
+/* What the driver calls the file of a task's output of this name; NULL: the task does not have it. Tasks that are bound
+ * otherwise call their outputs otherwise, in the model's order. */
+static const char *file_of(Verify *v, size_t task, const char *name) {
+  const Task *asked = &v->model->tasks[task], *joined = &v->run.graph->tasks[task];
+  for (size_t i = 0; i < asked->n_outputs; i++) {
+    if (strcmp(asked->outputs[i], name) != 0) continue;
+    for (size_t k = 0; k < v->run.graph->n_outputs; k++)
+      if (strcmp(v->run.graph->outputs[k]->name, joined->outputs[i]) == 0) return v->run.output_file[k];
+  }
   return NULL;
 }
 
-static const char *output_file(Ctx *c, const Graph *g, const char *name) {
-  size_t i = 0;
-  while (strcmp(g->outputs[i]->name, name) != 0) i++;
-  return port_file_name(c, g->outputs, i);
+static void judge(Verify *v, SetResult *r, size_t task, const char *name, const Tensor *got, const Tensor *expected) {
+  Ctx *c = v->c;
+  OutputResult o = {.task = v->run.graph->tasks[task].name, .output = name, .r = compare_tensors(&v->tolerance, got, expected)};
+  bool same = o.r.same_shape, any = same && tensor_count(got) > 0;
+  o.got = !same ? tensor_text(c, got) : any ? ctx_format(c, "%.9g", tensor_number(got, o.r.at)) : "";
+  o.expected = !same ? tensor_text(c, expected) : any ? ctx_format(c, "%.9g", tensor_number(expected, o.r.at)) : "";
+  r->output = ctx_grow(c, r->output, r->n_outputs, &r->cap_outputs, sizeof o);
+  r->output[r->n_outputs++] = o;
+  v->report.outputs++;
+  v->report.wrong += !o.r.ok;
+  if (o.r.relative > v->report.worst) v->report.worst = o.r.relative;
 }
 
-static void run_set(Verify *v, const char *folder, const char *set) {
+static void judge_outputs(Verify *v, const DataSet *s, SetResult *r, const char *folder, uint64_t tasks) {
   Ctx *c = v->c;
-  const char *temporary = engine_temporary(c), *arguments[2 * MOST + 16];
-  Tensor *given[MOST] = {NULL};
-  size_t n = 0;
-  for (size_t i = 0; i < v->model->n_inputs && i < MOST; i++) {
-    const char *path = ctx_format(c, "%s/input_%zu.pb", folder, i);
-    if (!exists(path)) ctx_fail(c, NULL, "%s is missing: input \"%s\"", path, v->model->inputs[i]->name);
-    given[i] = onnx_read_tensor(c, path, NULL);
-    bool wanted = false;
-    for (size_t k = 0; k < v->run.graph->n_inputs; k++) wanted |= strcmp(v->run.graph->inputs[k]->name, v->model->inputs[i]->name) == 0;
-    if (!wanted) continue;
-    const char *npy = ctx_format(c, "%s/in%zu.npy", temporary, i);
-    npy_write(c, npy, given[i]);
-    arguments[n++] = "--input";
-    arguments[n++] = ctx_format(c, "%s=%s", v->model->inputs[i]->name, npy);
-  }
-  const char *threads = ctx_format(c, "%ld", v->o->threads);
-  const char *const rest[] = {"--threads", threads, "--quiet", "-o", temporary};
-  for (size_t i = 0; i < sizeof rest / sizeof *rest; i++) arguments[n++] = rest[i];
-  arguments[n] = NULL;
-  if (engine_run(v->run.engine, arguments, NULL) != 0) ctx_fail(c, NULL, "%s: the network does not run on this data", set);
   for (size_t j = 0; j < v->model->n_outputs; j++) {
-    const char *name = v->model->outputs[j]->name, *path = ctx_format(c, "%s/output_%zu.pb", folder, j);
-    if (!exists(path)) continue;
-    Tensor *expected = onnx_read_tensor(c, path, NULL);
+    const char *name = v->model->outputs[j]->name, *path = data_set_output(c, s, j);
+    Tensor *expected = path ? onnx_read_tensor(c, path, NULL) : NULL;
+    bool skipped = false;
     for (size_t t = 0; t < v->model->n_tasks; t++) {
-      const char *called;
-      const Task *task = task_of_output(v, &v->model->tasks[t], name, &called);
-      bool speaks = task != NULL;
-      for (size_t i = 0; speaks && i < v->model->n_inputs; i++) speaks = binding_agrees(v, task, v->model->inputs[i], given[i]);
-      if (!speaks) continue;
-      Tensor *got = npy_read(c, ctx_format(c, "%s/%s.npy", temporary, output_file(c, v->run.graph, called)));
-      judge(v, set, task->name, name, got, expected);
+      const char *file = tasks >> t & 1 ? file_of(v, t, name) : NULL;
+      if (!file) continue;
+      if (expected) judge(v, r, t, name, npy_read(c, ctx_format(c, "%s/%s.npy", folder, file)), expected);
+      skipped |= !expected;
     }
+    if (!skipped) continue;
+    r->skipped = ctx_grow(c, r->skipped, r->n_skipped, &r->cap_skipped, sizeof *r->skipped);
+    r->skipped[r->n_skipped++] = name;
   }
+}
+
+/* Runs all tasks on the data set; returns the folder of what they gave. */
+static const char *run_on(Verify *v, const Runnable *r, const DataSet *s, const char *folder, long threads) {
+  Ctx *c = v->c;
+  Arguments a = {.ctx = c};
+  for (size_t i = 0; i < r->graph->n_inputs; i++) {
+    const char *name = r->graph->inputs[i]->name, *npy = ctx_format(c, "%s/in%zu.npy", folder, i);
+    for (size_t k = 0; k < v->model->n_inputs; k++)
+      if (strcmp(v->model->inputs[k]->name, name) == 0) npy_write(c, npy, s->input[k]);
+    argument_pair(&a, "--input", ctx_format(c, "%s=%s", name, npy));
+  }
+  argument_pair(&a, "--threads", ctx_format(c, "%ld", threads));
+  argument_pair(&a, "-o", ctx_format(c, "%s/out", folder));
+  argument_add(&a, "--quiet");
+  int status = engine_run(r->engine, a.item, NULL);
+  if (status != 0) ctx_fail(c, NULL, "%s: the network does not run on this data", s->name);
+  return ctx_format(c, "%s/out", folder);
+}
+
+static void run_set(Verify *v, DataSet *s) {
+  SetResult r = {.name = s->name};
+  progress_step("running %s", s->name);
+  data_set_read(v->c, s, v->model, v->run.graph);
+  const char *folder = run_on(v, &v->run, s, v->folder, v->o->threads);
+  const char *plain = v->o->layers ? run_on(v, &v->plain, s, v->plain_folder, 1) : NULL;
+  uint64_t tasks = tasks_meant(v, s);
+  judge_outputs(v, s, &r, folder, tasks);
+  if (v->report.has_moe) r.routing = routing_margin(&v->run, v->model, s, folder, tasks ? tasks : UINT64_MAX);
+  if (plain) r.layers = layers_compare(&v->run, &v->plain, v->layer, v->n_layers, &v->tolerance, folder, plain);
+  v->report.diverging += plain && r.layers.first >= 0;
+  v->report.set = ctx_grow(v->c, v->report.set, v->report.n_sets, &v->report.cap_sets, sizeof r);
+  v->report.set[v->report.n_sets++] = r;
+  progress_pause();
+  if (!v->o->json) report_set_text(&v->report, &r);
+}
+
+/* ---- all of them ---- */
+
+static void conclude(const Verify *v) {
+  const char *folder = v->report.folder;
+  if (!v->report.outputs && !v->o->layers) ctx_fail(v->c, NULL, "no data set of \"%s\" has an output of a chosen task", folder);
+  if (v->o->json) report_json(&v->report);
+  else report_text(&v->report);
+  if (v->report.wrong)
+    ctx_fail(v->c, NULL, "%zu of %zu outputs differ from what \"%s\" expects", v->report.wrong, v->report.outputs, folder);
+  if (v->report.diverging)
+    ctx_fail(v->c, NULL, "in %zu of %zu data sets a layer differs from the plain graph's", v->report.diverging, v->report.n_sets);
 }
 
 void command_verify(Options *o) {
   Ctx *c = o->ctx;
-  Verify v = {.o = o, .c = c};
-  if (o->layers) ctx_fail_status(c, EXIT_USAGE, "--layers is not built yet");
-  v.run = runnable_open(o, o->argument[0]);
-  if (!v.run.graph) ctx_fail_status(c, EXIT_USAGE, "verify wants a model, not a folder");
-  v.model = onnx_read(c, o->argument[0], o->compile.dims, o->compile.n_dims);
-  v.model->name = v.run.graph->name;
-  tasks_find(v.model, o->compile.tasks, o->compile.n_tasks);
-  const char *folder = o->argument[1];
-  size_t sets = 0;
-  for (size_t i = 0; i < 1000; i++) {
-    const char *set = ctx_format(c, "test_data_set_%zu", i), *path = ctx_format(c, "%s/%s", folder, set);
-    if (!exists(path)) break;
-    run_set(&v, path, set);
-    sets++;
-  }
-  if (!sets && exists(ctx_format(c, "%s/output_0.pb", folder))) {
-    run_set(&v, folder, "data");
-    sets++;
-  }
-  if (!sets) ctx_fail(c, NULL, "\"%s\" holds no test_data_set_0 and no output_0.pb", folder);
-  if (!v.outputs) ctx_fail(c, NULL, "no data set of \"%s\" speaks of a chosen task", folder);
-  printf("%zu outputs in %zu data sets, %zu wrong; largest relative error %.2g\n", v.outputs, sets, v.wrong, v.worst);
-  if (v.wrong) ctx_fail(c, NULL, "%zu of %zu outputs differ from what \"%s\" expects", v.wrong, v.outputs, folder);
+  Verify v = {.o = o, .c = c, .tolerance = {o->tolerance_given, o->rtol, o->atol}};
+  if (is_folder(o->argument[0])) ctx_fail_status(c, EXIT_USAGE, "verify wants a model, not a folder");
+  ctx_set_file(c, o->argument[0]);
+  size_t n;
+  DataSet *sets = data_sets_find(c, o->argument[1], &n);
+  build(&v);
+  v.folder = temporary_folder(c);
+  v.plain_folder = temporary_folder(c);
+  v.report.ctx = c;
+  v.report.run = &v.run;
+  v.report.model = v.run.graph->name;
+  v.report.folder = o->argument[1];
+  v.report.engine = o->engine == ENGINE_TCC ? "tcc" : "cc";
+  v.report.has_layers = o->layers;
+  for (size_t i = 0; i < n; i++) run_set(&v, &sets[i]);
+  conclude(&v);
 }

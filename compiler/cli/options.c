@@ -2,6 +2,7 @@
 #include "cli/cli.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,7 +39,7 @@ static int64_t whole_number(Options *o, const char *option, const char *text, in
 static double real_number(Options *o, const char *option, const char *text) {
   char *end;
   double x = strtod(text, &end);
-  if (end == text || *end || !(x >= 0)) usage_error(o, "%s wants a number from 0 on, not \"%s\"", option, text);
+  if (end == text || *end || !(x >= 0) || !isfinite(x)) usage_error(o, "%s wants a number from 0 on, not \"%s\"", option, text);
   return x;
 }
 
@@ -52,21 +53,27 @@ static const char *one_of(Options *o, const char *option, const char *value, con
 
 /* ---- what each option sets ---- */
 
-static void set_out(Options *o, const char *v) { o->out = v; }
+static void set_out(Options *o, const char *v) {
+  if (!*v || strcmp(v, "-") == 0) usage_error(o, "-o wants a folder, not \"%s\"%s", v, "");
+  o->out = v;
+}
 static void set_name(Options *o, const char *v) { o->compile.name = v; }
 static void set_bind(Options *o, const char *v) {
   if (!strchr(v, '=') || v[0] == '=') usage_error(o, "--bind wants INPUT=VALUE, not \"%s\"%s", v, "");
   append(o, &o->compile.bind, &o->compile.n_bind, v);
 }
 static void set_input(Options *o, const char *v) {
-  if (!strchr(v, '=') || v[0] == '=') usage_error(o, "--input wants NAME=FILE, not \"%s\"%s", v, "");
+  const char *equals = strchr(v, '=');
+  if (!equals || equals == v || !equals[1]) usage_error(o, "--input wants NAME=FILE, not \"%s\"%s", v, "");
+  if (strcmp(equals, "=-") == 0) usage_error(o, "--input wants a file, not \"-\": its name says what it holds (.npy, .pb, .png, .jpg)%s%s", "", "");
   append(o, &o->input, &o->n_inputs, v);
 }
 static void set_task(Options *o, const char *v) {
-  while (*v) {
-    size_t n = strcspn(v, ",");
-    append(o, &o->compile.tasks, &o->compile.n_tasks, ctx_strndup(o->ctx, v, n));
-    v += n + (v[n] == ',');
+  for (const char *p = v; p; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL) {
+    size_t n = strcspn(p, ",");
+    if (!n) usage_error(o, "--task wants names of tasks with commas between them, not \"%s\"%s", v, "");
+    if (n == 3 && strncmp(p, "all", 3) == 0) o->all_tasks = true;
+    else append(o, &o->compile.tasks, &o->compile.n_tasks, ctx_strndup(o->ctx, p, n));
   }
 }
 static void set_dim(Options *o, const char *v) {
@@ -137,50 +144,80 @@ enum {
 };
 
 static const OptionInfo options[] = {
-    {"-o", "PATH", FOR_COMPILE | FOR_RUN, set_out, "compile: the folder to write; run: the folder for outputs"},
+    {"-o", "DIR", FOR_COMPILE | FOR_RUN, set_out, "compile: the folder to write, new or written by moecc before\n"
+                                                  "run: the folder for outputs, as DIR/<output>.npy and .png"},
     {"--name", "N", FOR_COMPILE, set_name, "name of the network in the C (default: the model file's name)"},
-    {"--task", "T[,T...]", MODEL, set_task, "only these tasks (default: all)"},
+    {"--task", "T[,T...]", MODEL, set_task, "only these tasks (default: all of them)\n"
+                                            "all: bench, run: also, or for run only, the function that computes them all at once"},
     {"--bind", "INPUT=VALUE", MODEL, set_bind, "make an input a constant: one number, or one for each element with commas"},
     {"--dim", "NAME=N", MODEL, set_dim, "fix a free dimension"},
-    {"--target", "T", FOR_COMPILE | FOR_BENCH | FOR_RUN, set_target, "machine to make code for (default: native)"},
-    {"--weights", "MODE", FOR_COMPILE, set_weights, "file, embed or stream (default: file)"},
-    {"--stream-buffer", "BYTES", FOR_COMPILE, set_later, "not built yet: buffers are as large as the largest unit"},
+    {"--target", "T", FOR_COMPILE | FOR_BENCH | FOR_RUN, set_target, "machine to make code for (default: native)\n"
+                                                                     "generic, x86-64-v2, x86-64-v3, x86-64-v4, aarch64, riscv64"},
+    {"--weights", "MODE", FOR_COMPILE, set_weights, "file: N_weights.bin, loaded before the first call (default)\n"
+                                                    "embed: in the C; stream: N_weights.bin, loaded while computing"},
+    {"--stream-buffer", "BYTES", FOR_COMPILE, set_later, "not built yet: the two buffers are as large as the largest unit"},
     {"--resident", "BYTES", FOR_COMPILE, set_later, "not built yet"},
-    {"--precision", "P", FOR_COMPILE, set_precision, "f32 (bf16 and int8 are not built yet)"},
-    {"--moe", "ORDER", FOR_COMPILE | RUNS, set_moe, "expert-major or token-major (default: expert-major)"},
-    {"--gelu", "FORM", MODEL, set_gelu, "GELU of com.microsoft::MoE nodes: model, erf or tanh (default: erf)"},
-    {"--strict", NULL, MODEL, set_strict, "NaN or infinite weights are errors, not warnings"},
+    {"--precision", "P", FOR_COMPILE, set_precision, "f32 (default; bf16 and int8 are not built yet)"},
+    {"--moe", "ORDER", FOR_COMPILE | RUNS, set_moe, "expert-major: each expert's weights are read once (default)\n"
+                                                    "token-major: token by token; the results are the same"},
+    {"--gelu", "FORM", MODEL, set_gelu, "model: as the model says; the gelu of com.microsoft::MoE, of which models say nothing,\n"
+                                        "is the erf form, with a warning (default)\n"
+                                        "erf, tanh: this form for every GELU of the network"},
+    {"--strict", NULL, MODEL, set_strict, "NaN or infinite weights are an error, not a warning"},
     {"--dump", "PASS", FOR_COMPILE | FOR_INSPECT, set_dump, "print the graph in ONNX's text syntax after a pass"},
-    {"--engine", "E", RUNS, set_engine, "cc (clang, else gcc) or tcc (default: cc)"},
-    {"--input", "NAME=FILE", FOR_RUN, set_input, "an input: .npy, .pb, or for pictures .png, .jpg"},
+    {"--engine", "E", RUNS, set_engine, "cc: $CC, else clang, else gcc (default); tcc: at once, but slow code"},
+    {"--input", "NAME=FILE", FOR_RUN, set_input, "an input: .npy, .pb (ONNX TensorProto); pictures: .png, .jpg"},
     {"--trace", "FILE", FOR_RUN, set_later, "not built yet"},
-    {"--rtol", "R", FOR_VERIFY, set_rtol, "with --atol ONNX's rule |a-b| <= A + R|b| (default: max|a-b| <= 1e-5 max|b|)"},
-    {"--atol", "A", FOR_VERIFY, set_atol, "see --rtol"},
-    {"--layers", NULL, FOR_VERIFY, set_layers, "compare layer by layer with the unoptimised graph, name the first that differs"},
-    {"--threads", "N", RUNS, set_threads, "threads (default: 1)"},
+    {"--rtol", "R", FOR_VERIFY, set_rtol, "with --atol ONNX's rule: |a-b| <= A + R|b| for every element\n"
+                                          "(default: max|a-b| <= 1e-5 max|b|; integers and booleans exactly)"},
+    {"--atol", "A", FOR_VERIFY, set_atol, "see --rtol; one without the other leaves the other 0"},
+    {"--layers", NULL, FOR_VERIFY, set_layers, "compare layer by layer with the unoptimised graph, built by libtcc, and name the first\n"
+                                               "value that differs"},
+    {"--threads", "N", RUNS, set_threads, "threads, 1 to 64 (default: 1); the results do not depend on it"},
     {"--runs", "N", FOR_BENCH, set_runs, "timed calls after one warm-up (default: 20)"},
-    {"--json", NULL, FOR_BENCH | FOR_INSPECT | FOR_OPS | FOR_VERIFY, set_json, "machine-readable output"},
+    {"--json", NULL, FOR_BENCH | FOR_INSPECT | FOR_OPS | FOR_VERIFY, set_json, "machine-readable output; times are in milliseconds, memory in bytes"},
     {"--kernels", NULL, FOR_BENCH, set_later, "not built yet"},
-    {"--text", NULL, FOR_INSPECT, set_text, "the graph in ONNX's text syntax"},
+    {"--text", NULL, FOR_INSPECT, set_text, "the graph as read, in ONNX's text syntax"},
     {"--html", "FILE", FOR_INSPECT, set_later, "not built yet"},
-    {"--quiet", NULL, FOR_ALL, set_quiet, "no warnings"},
-    {"--verbose", NULL, FOR_ALL, set_verbose, "say what is being done"},
+    {"--quiet", NULL, FOR_ALL, set_quiet, "no warnings, no progress"},
+    {"--verbose", NULL, FOR_ALL, set_verbose, "say what is being done, and how long it took"},
 };
 enum { N_OPTIONS = sizeof options / sizeof *options };
 
+enum { HELP_COLUMN = 27, HELP_WIDTH = 110 };
+
+static void print_option(const OptionInfo *option, FILE *f) {
+  char left[64];
+  (void)snprintf(left, sizeof left, "%s%s%s", option->name, option->value ? " " : "", option->value ? option->value : "");
+  fprintf(f, "  %-*s", HELP_COLUMN - 2, left);
+  for (const char *line = option->help; line;) {
+    size_t n = strcspn(line, "\n");
+    fprintf(f, "%.*s\n", (int)n, line);
+    line = line[n] ? line + n + 1 : NULL;
+    if (line) fprintf(f, "%*s", HELP_COLUMN, "");
+  }
+}
+
+static void print_passes(FILE *f) {
+  int column = fprintf(f, "  %-*s%s", HELP_COLUMN - 2, "--no-PASS", "leave out a pass:");
+  for (size_t i = 0; i < n_passes; i++) {
+    if (column + (int)strlen(passes[i].name) + 1 > HELP_WIDTH) column = fprintf(f, "\n%*s", HELP_COLUMN - 1, "");
+    column += fprintf(f, " %s", passes[i].name);
+  }
+  fprintf(f, "\n");
+}
+
 void options_help(Command command, FILE *f) {
-  fprintf(f, "options:\n");
-  for (int i = 0; i < N_OPTIONS; i++) {
-    if (!(options[i].commands & command)) continue;
-    char left[40];
-    snprintf(left, sizeof left, "%s %s", options[i].name, options[i].value ? options[i].value : "");
-    fprintf(f, "  %-24s %s\n", left, options[i].help);
-  }
-  if (command & FOR_COMPILE) {
-    fprintf(f, "  --no-PASS                leave out a pass:");
-    for (size_t i = 0; i < n_passes; i++) fprintf(f, " %s", passes[i].name);
-    fprintf(f, "\n");
-  }
+  fprintf(f, "options (an option's value may also be written --option=VALUE; -- ends the options):\n");
+  for (int i = 0; i < N_OPTIONS; i++)
+    if (options[i].commands & command) print_option(&options[i], f);
+  if (command & MODEL) print_passes(f);
+}
+
+bool options_want_help(int argc, char **argv) {
+  for (int i = 0; i < argc && strcmp(argv[i], "--") != 0; i++)
+    if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) return true;
+  return false;
 }
 
 static const OptionInfo *find_option(const char *name) {
@@ -206,18 +243,35 @@ static void read_option(Options *o, Command command, char **argv, int *i) {
   }
   const char *value = equals ? equals + 1 : argv[*i + 1];
   if (!value) usage_error(o, "%s wants a value: %s", name, option->value);
+  if (!equals && strncmp(value, "--", 2) == 0) usage_error(o, "%s wants a value, and %s looks like an option: write OPTION=VALUE", name, value);
   if (!equals) ++*i;
   option->set(o, value);
 }
 
+static void add_argument(Options *o, const char *text) {
+  if (strcmp(text, "-") == 0) usage_error(o, "\"-\" (stdin) is not read: give the path of a file or folder%s%s", "", "");
+  if (!*text) usage_error(o, "an argument is empty%s%s", "", "");
+  if (o->n_arguments == 2) usage_error(o, "\"%s\" is one argument too many%s", text, "");
+  o->argument[o->n_arguments++] = text;
+}
+
+/* What excludes each other, once all is known. */
+static void check_options(Options *o) {
+  if (o->quiet && o->verbose) usage_error(o, "--quiet and --verbose exclude each other%s%s", "", "");
+  if (o->json && o->text) usage_error(o, "--json and --text exclude each other%s%s", "", "");
+  if (o->all_tasks && o->compile.n_tasks) usage_error(o, "--task all is all of them; do not name \"%s\" as well%s", o->compile.tasks[0], "");
+}
+
 void options_read(Options *o, Command command, int argc, char **argv) {
+  bool ended = false;
   o->compile.target = target_find("native");
   o->threads = 1;
   o->runs = 20;
   for (int i = 0; i < argc; i++) {
-    if (argv[i][0] == '-' && argv[i][1]) read_option(o, command, argv, &i);
-    else if (o->n_arguments == 2) usage_error(o, "\"%s\" is one argument too many%s", argv[i], "");
-    else o->argument[o->n_arguments++] = argv[i];
+    if (!ended && strcmp(argv[i], "--") == 0) ended = true;
+    else if (!ended && argv[i][0] == '-' && argv[i][1]) read_option(o, command, argv, &i);
+    else add_argument(o, argv[i]);
   }
+  check_options(o);
   o->compile.model = o->argument[0];
 }

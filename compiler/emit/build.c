@@ -126,11 +126,16 @@ static const char *with_semicolons(Ctx *c, const char *flags) {
 
 void emit_build_files(Emission *e, Folder *folder) {
   const Target *target = e->program->target;
-  for (size_t i = 0; i < e->n_inputs; i++) e->input[i].file = port_file_name(e->ctx, e->program->graph->inputs, i);
-  for (size_t i = 0; i < e->n_outputs; i++) e->output[i].file = port_file_name(e->ctx, e->program->graph->outputs, i);
+  const char **in = port_file_names(e->ctx, e->program->graph->inputs, e->n_inputs);
+  const char **out = port_file_names(e->ctx, e->program->graph->outputs, e->n_outputs);
+  for (size_t i = 0; i < e->n_inputs; i++) e->input[i].file = in[i];
+  for (size_t i = 0; i < e->n_outputs; i++) e->output[i].file = out[i];
   const Hole holes[] = {{"NAME", e->name},
                         {"UPPER", e->upper},
                         {"NEEDS_WEIGHTS", e->weights != WEIGHTS_EMBED && e->program->n_units ? "1" : "0"},
+                        {"STREAMS", e->weights == WEIGHTS_STREAM ? "1" : "0"},
+                        {"LOAD_DEFAULT", e->weights == WEIGHTS_STREAM ? "" : " (default)"},
+                        {"STREAM_DEFAULT", e->weights == WEIGHTS_STREAM ? " (default)" : ""},
                         {"TABLE", driver_table(e)},
                         {"TASKS", task_list(e, " ")},
                         {"TASKS_LIST", task_list(e, ";")},

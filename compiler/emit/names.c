@@ -102,8 +102,9 @@ static const char *path_safe(Ctx *c, const char *name) {
   return *safe ? safe : "unnamed";
 }
 
-const char *port_file_name(Ctx *c, Value *const *ports, size_t i) {
+const char **port_file_names(Ctx *c, Value *const *ports, size_t n) {
   NameSet *names = names_new(c);
-  for (size_t k = 0; k < i; k++) (void)name_unique(names, path_safe(c, ports[k]->name));
-  return name_unique(names, path_safe(c, ports[i]->name));
+  const char **file = ctx_array(c, n + 1, sizeof *file);
+  for (size_t i = 0; i < n; i++) file[i] = name_unique(names, path_safe(c, ports[i]->name));
+  return file;
 }

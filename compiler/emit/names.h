@@ -13,8 +13,8 @@ const char *name_identifier(Ctx *c, const char *text);
 const char *name_upper(Ctx *c, const char *identifier); /* for macros */
 /* Text for a C comment or string: printable ASCII, without comment marks, quotes and backslashes; at most 200 long. */
 const char *text_harmless(Ctx *c, const char *text);
-/* The name of ports[i] that is safe in a path and unlike the others': what the driver calls its files. */
-const char *port_file_name(Ctx *c, Value *const *ports, size_t i);
+/* For each port a name that is safe in a path and unlike the others': what the driver calls its files. */
+const char **port_file_names(Ctx *c, Value *const *ports, size_t n);
 /* The inside of a C string literal that has exactly these bytes. */
 const char *c_string(Ctx *c, const char *text);
 

@@ -6,67 +6,28 @@
  */
 #include "engine/engine.h"
 
-#include <dirent.h>
+#include "engine/process.h"
+#include "lower/lower.h"
+#include "progress.h"
+
 #include <errno.h>
-#include <fcntl.h>
 #include <libtcc.h>
-#include <limits.h>
-#include <poll.h>
-#include <spawn.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
-
-extern char **environ;
 
 struct Engine {
   Ctx *ctx;
   EngineKind kind;
   const char *folder, *name;
-  const char *program; /* ENGINE_CC */
-  const char **source; size_t n_sources, cap_sources;
+  const char *program;                               /* ENGINE_CC */
+  const char **source; size_t n_sources, cap_sources; /* .c, .h, .S, and the .bin that a .S includes */
+  bool assembly;
 };
 
-/* ---- folders ---- */
-
-static void remove_tree(void *arg) {
-  const char *path = arg;
-  DIR *d = opendir(path);
-  if (!d) {
-    (void)unlink(path);
-    return;
-  }
-  for (struct dirent *entry; (entry = readdir(d));) {
-    char inner[PATH_MAX];
-    if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
-    if (snprintf(inner, sizeof inner, "%s/%s", path, entry->d_name) >= (int)sizeof inner) continue;
-    if (entry->d_type == DT_DIR) remove_tree(inner);
-    else (void)unlink(inner);
-  }
-  (void)closedir(d);
-  (void)rmdir(path);
-}
-
-const char *engine_temporary(Ctx *c) {
-  const char *base = getenv("TMPDIR");
-  char *path = ctx_format(c, "%s/moecc-XXXXXX", base && *base ? base : "/tmp");
-  if (!mkdtemp(path)) ctx_fail_status(c, EXIT_MACHINE, "cannot make a temporary folder \"%s\": %s", path, strerror(errno));
-  ctx_defer(c, remove_tree, path);
-  return path;
-}
-
-/* ~/.cache/moecc, or a temporary folder where there is no such place. */
-static const char *cache_folder(Ctx *c) {
-  const char *base = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-  char *path = base && *base ? ctx_strdup(c, base) : home && *home ? ctx_format(c, "%s/.cache", home) : NULL;
-  if (!path) return engine_temporary(c);
-  (void)mkdir(path, 0777);
-  path = ctx_format(c, "%s/moecc", path);
-  if (mkdir(path, 0777) != 0 && errno != EEXIST) return engine_temporary(c);
-  return path;
-}
+/* ---- what is in the folder ---- */
 
 static char *read_file(Ctx *c, const char *path, size_t *bytes) {
   FILE *f = fopen(path, "rb");
@@ -74,87 +35,90 @@ static char *read_file(Ctx *c, const char *path, size_t *bytes) {
   Text t = {.ctx = c};
   char block[16384];
   for (size_t n; (n = fread(block, 1, sizeof block, f)) > 0;) text_write(&t, block, n);
+  bool bad = ferror(f) != 0;
   (void)fclose(f);
+  if (bad) ctx_fail_status(c, EXIT_MACHINE, "cannot read \"%s\": it is no file, or the disk fails", path);
   *bytes = t.len;
   return t.text ? t.text : ctx_strdup(c, "");
 }
 
-/* ---- processes ---- */
-
-/* Reads what a child writes until it ends; returns its exit status, 128 + signal if one killed it. */
-static int collect(Ctx *c, pid_t child, int fd, Text *out) {
-  char block[4096];
-  for (ssize_t n; (n = read(fd, block, sizeof block)) != 0;) {
-    if (n > 0) text_write(out, block, (size_t)n);
-    else if (errno != EINTR) break;
-  }
-  (void)close(fd);
-  int status = 0;
-  while (waitpid(child, &status, 0) < 0)
-    if (errno != EINTR) ctx_fail_status(c, EXIT_MACHINE, "lost a child process: %s", strerror(errno));
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+static const char *read_manifest(Ctx *c, const char *folder) {
+  const char *path = ctx_format(c, "%s/MANIFEST", folder);
+  size_t bytes;
+  if (access(path, F_OK) != 0)
+    ctx_fail(c, NULL, "\"%s\" is not a folder that moecc compile wrote: it has no MANIFEST", folder);
+  return read_file(c, path, &bytes);
 }
 
-/* Runs a program; its stdout (and stderr, if asked) go to *out, or stay ours where out is NULL. -1: it does not start. */
-static int run_program(Ctx *c, const char *const *argv, Text *out, bool errors_too) {
-  int pipes[2];
-  if (out && pipe2(pipes, O_CLOEXEC) != 0) ctx_fail_status(c, EXIT_MACHINE, "no pipe: %s", strerror(errno));
-  posix_spawn_file_actions_t actions;
-  (void)posix_spawn_file_actions_init(&actions);
-  if (out) (void)posix_spawn_file_actions_adddup2(&actions, pipes[1], 1);
-  if (out && errors_too) (void)posix_spawn_file_actions_adddup2(&actions, pipes[1], 2);
-  (void)fflush(NULL);
-  pid_t child;
-  int error = posix_spawnp(&child, argv[0], &actions, NULL, (char *const *)(uintptr_t)argv, environ);
-  (void)posix_spawn_file_actions_destroy(&actions);
-  if (out) (void)close(pipes[1]);
-  if (error) {
-    if (out) (void)close(pipes[0]);
-    return -1;
+static const char *next_line(const char *line) {
+  const char *end = strchr(line, '\n');
+  return end ? end + 1 : line + strlen(line);
+}
+
+const char *folder_network(Ctx *c, const char *folder) {
+  static const char end[] = "_internal.h\n";
+  for (const char *line = read_manifest(c, folder); *line; line = next_line(line)) {
+    size_t n = (size_t)(next_line(line) - line), tail = sizeof end - 1;
+    if (n > tail && strncmp(line + n - tail, end, tail) == 0 && !memchr(line, '/', n)) return ctx_strndup(c, line, n - tail);
   }
-  Text unused = {.ctx = c};
-  return collect(c, child, out ? pipes[0] : open("/dev/null", O_RDONLY | O_CLOEXEC), out ? out : &unused);
+  ctx_fail(c, NULL, "\"%s\" is not a folder that moecc compile wrote: its MANIFEST names no network", folder);
+}
+
+const char *folder_setting(Ctx *c, const char *folder, const char *variable) {
+  size_t bytes;
+  const char *line = strstr(read_file(c, ctx_format(c, "%s/Makefile", folder), &bytes), ctx_format(c, "\n%s := ", variable));
+  if (!line) return "";
+  line += strlen(variable) + 5;
+  return ctx_strndup(c, line, strcspn(line, "\n"));
+}
+
+static bool ends_with(const char *s, const char *end) {
+  size_t n = strlen(s), m = strlen(end);
+  return n >= m && strcmp(s + n - m, end) == 0;
+}
+
+static void add_source(Engine *e, const char *name) {
+  e->source = ctx_grow(e->ctx, e->source, e->n_sources, &e->cap_sources, sizeof *e->source);
+  e->source[e->n_sources++] = ctx_format(e->ctx, "%s/%s", e->folder, name);
+}
+
+/* What the MANIFEST lists, so that a stranger's file in the folder does no harm. */
+static void list_sources(Engine *e) {
+  for (const char *line = read_manifest(e->ctx, e->folder); *line; line = next_line(line)) {
+    const char *name = ctx_strndup(e->ctx, line, strcspn(line, "\n"));
+    bool assembly = ends_with(name, ".S");
+    if (strchr(name, '/') || !(ends_with(name, ".c") || ends_with(name, ".h") || assembly)) continue;
+    add_source(e, name);
+    e->assembly |= assembly;
+  }
+  if (e->assembly) add_source(e, ctx_format(e->ctx, "%s_weights.bin", e->name));
 }
 
 /* ---- the system's compiler ---- */
 
-static const char *find_compiler(Ctx *c, Text *version) {
+const char *engine_compiler(Ctx *c, Text *version) {
   static const char *const names[] = {"clang", "clang-21", "clang-20", "clang-19", "clang-18", "clang-17", "clang-16", "gcc", "cc"};
   const char *wanted = getenv("CC");
+  Text unused = {.ctx = c};
+  if (!version) version = &unused;
   for (size_t i = 0; i <= sizeof names / sizeof *names; i++) {
     const char *name = i == 0 ? wanted : names[i - 1];
     if (!name || !*name || strchr(name, ' ')) continue;
     version->len = 0;
-    if (run_program(c, (const char *const[]){name, "--version", NULL}, version, true) == 0) return ctx_strdup(c, name);
+    if (process_run(c, (const char *const[]){name, "--version", NULL}, version, true) == 0) return ctx_strdup(c, name);
   }
-  ctx_fail_status(c, EXIT_MACHINE, "no C compiler: install clang or gcc, or use --engine tcc");
+  ctx_fail_status(c, EXIT_MACHINE, "no C compiler: install the package clang or gcc, or use --engine tcc");
 }
 
-static int by_name(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
-
-static void list_sources(Engine *e) {
-  DIR *d = opendir(e->folder);
-  if (!d) ctx_fail_status(e->ctx, EXIT_MACHINE, "cannot read the folder \"%s\": %s", e->folder, strerror(errno));
-  for (struct dirent *entry; (entry = readdir(d));) {
-    size_t n = strlen(entry->d_name);
-    if (n < 3 || entry->d_name[n - 2] != '.' || !strchr("chS", entry->d_name[n - 1])) continue;
-    e->source = ctx_grow(e->ctx, e->source, e->n_sources, &e->cap_sources, sizeof *e->source);
-    e->source[e->n_sources++] = ctx_format(e->ctx, "%s/%s", e->folder, entry->d_name);
-  }
-  (void)closedir(d);
-  if (e->n_sources) qsort(e->source, e->n_sources, sizeof *e->source, by_name);
-}
-
-static bool is_header(const char *path) { return path[strlen(path) - 1] == 'h'; }
-
-/* The target's flags as the folder's Makefile has them. */
-static const char *target_flags(Engine *e) {
-  size_t bytes;
-  const char *makefile = read_file(e->ctx, ctx_format(e->ctx, "%s/Makefile", e->folder), &bytes);
-  const char *line = strstr(makefile, "\nTARGET_FLAGS := ");
-  if (!line) return "";
-  line += 17;
-  return ctx_strndup(e->ctx, line, strcspn(line, "\n"));
+/* ~/.cache/moecc, or a temporary folder where there is no such place. */
+static const char *cache_folder(Ctx *c) {
+  const char *base = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+  char *path = base && *base == '/' ? ctx_strdup(c, base) : home && *home ? ctx_format(c, "%s/.cache", home) : NULL;
+  if (!path) return temporary_folder(c);
+  (void)mkdir(path, 0700);
+  path = ctx_format(c, "%s/moecc", path);
+  if (mkdir(path, 0700) != 0 && errno != EEXIST) return temporary_folder(c);
+  return access(path, W_OK | X_OK) == 0 ? path : temporary_folder(c);
 }
 
 static uint64_t source_hash(Engine *e, const Text *version, const char *flags) {
@@ -162,36 +126,58 @@ static uint64_t source_hash(Engine *e, const Text *version, const char *flags) {
   h = hash_bytes(flags, strlen(flags), h);
   for (size_t i = 0; i < e->n_sources; i++) {
     size_t bytes;
-    const char *text = read_file(e->ctx, e->source[i], &bytes);
+    const char *text = read_file(e->ctx, e->source[i], &bytes), *name = strrchr(e->source[i], '/');
+    h = hash_bytes(name, strlen(name) + 1, h);
     h = hash_bytes(text, bytes, h);
   }
   return h;
 }
 
-static void build_with_compiler(Engine *e) {
+static void check_machine(Engine *e) {
+  const char *compiler = folder_setting(e->ctx, e->folder, "CC"), *native = target_find("native")->compiler;
+  if (!*compiler || strcmp(compiler, "cc") == 0 || strcmp(compiler, native) == 0) return;
+  ctx_fail_status(e->ctx, EXIT_MACHINE, "\"%s\" was compiled for another machine, whose compiler is %s: use --engine tcc here, or "
+                  "moecc build and run it there", e->folder, compiler);
+}
+
+static void remove_file(void *path) { (void)unlink(path); }
+
+/* The compiler's arguments, NULL behind the last. */
+static const char **compiler_line(Engine *e, const char *compiler, const char *flags, const char *output) {
+  static const char *const fixed[] = {"-std=gnu99", "-O3", "-ffp-contract=fast", "-w", "-o"};
+  enum { MOST_FLAGS = 32 };
   Ctx *c = e->ctx;
-  Text version = {.ctx = c}, messages = {.ctx = c};
-  const char *compiler = find_compiler(c, &version), *flags = target_flags(e);
-  const char *cache = cache_folder(c);
-  e->program = ctx_format(c, "%s/%s-%016llx", cache, e->name, (unsigned long long)source_hash(e, &version, flags));
-  if (access(e->program, X_OK) == 0) return;
-  const char *making = ctx_format(c, "%s.%ld", e->program, (long)getpid());
-  const char **argv = ctx_array(c, e->n_sources + 64, sizeof *argv);
+  const char **argv = ctx_array(c, e->n_sources + MOST_FLAGS + 16, sizeof *argv);
   size_t n = 0;
   argv[n++] = compiler;
-  static const char *const fixed[] = {"-std=gnu99", "-O3", "-ffp-contract=fast", "-w", "-o"};
   for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++) argv[n++] = fixed[i];
-  argv[n++] = making;
-  for (char *save = NULL, *flag = strtok_r(ctx_strdup(c, flags), " ", &save); flag && n < 40; flag = strtok_r(NULL, " ", &save))
+  argv[n++] = output;
+  for (char *save = NULL, *flag = strtok_r(ctx_strdup(c, flags), " ", &save); flag && n < MOST_FLAGS; flag = strtok_r(NULL, " ", &save))
     argv[n++] = flag;
   argv[n++] = ctx_format(c, "-I%s", e->folder);
   for (size_t i = 0; i < e->n_sources; i++)
-    if (!is_header(e->source[i])) argv[n++] = e->source[i];
+    if (ends_with(e->source[i], ".c") || ends_with(e->source[i], ".S")) argv[n++] = e->source[i];
   argv[n++] = "-lm";
   argv[n++] = "-lpthread";
-  if (run_program(c, argv, &messages, true) != 0)
+  return argv;
+}
+
+static void build_with_compiler(Engine *e) {
+  Ctx *c = e->ctx;
+  check_machine(e);
+  Text version = {.ctx = c}, messages = {.ctx = c};
+  const char *compiler = engine_compiler(c, &version), *flags = folder_setting(c, e->folder, "TARGET_FLAGS");
+  uint64_t hash = source_hash(e, &version, flags);
+  e->program = ctx_format(c, "%s/%s-%016llx", cache_folder(c), e->name, (unsigned long long)hash);
+  if (access(e->program, X_OK) == 0) return;
+  char *making = ctx_format(c, "%s.%ld", e->program, (long)getpid());
+  progress_step("compiling the C with %s", strlen(compiler) < 40 ? compiler : "$CC");
+  ctx_defer(c, remove_file, making);
+  if (process_run(c, compiler_line(e, compiler, flags, making), &messages, true) != 0)
     ctx_fail_status(c, EXIT_MACHINE, "%s does not compile the network's C:\n%s", compiler, messages.text ? messages.text : "");
   if (rename(making, e->program) != 0) ctx_fail_status(c, EXIT_MACHINE, "cannot write \"%s\": %s", e->program, strerror(errno));
+  ctx_undefer(c, remove_file, making);
+  progress_pause();
 }
 
 /* ---- libtcc ---- */
@@ -201,8 +187,16 @@ static void print_message(void *opaque, const char *message) {
   fprintf(stderr, "tcc: %s\n", message);
 }
 
+typedef struct {
+  const Engine *engine;
+  int argc;
+  const char **argv;
+} Call;
+
 /* In the child: compiles all and runs main. */
-static _Noreturn void run_tcc(const Engine *e, int argc, char **argv) {
+static void run_tcc(void *arg) {
+  const Call *call = arg;
+  const Engine *e = call->engine;
   TCCState *s = tcc_new();
   if (!s) _exit(EXIT_MACHINE);
   tcc_set_error_func(s, NULL, print_message);
@@ -210,27 +204,18 @@ static _Noreturn void run_tcc(const Engine *e, int argc, char **argv) {
   tcc_set_output_type(s, TCC_OUTPUT_MEMORY);
   tcc_add_include_path(s, e->folder);
   for (size_t i = 0; i < e->n_sources; i++)
-    if (e->source[i][strlen(e->source[i]) - 1] == 'c' && tcc_add_file(s, e->source[i]) != 0) _exit(EXIT_MACHINE);
+    if (ends_with(e->source[i], ".c") && tcc_add_file(s, e->source[i]) != 0) _exit(EXIT_MACHINE);
   tcc_add_library(s, "m");
   tcc_add_library(s, "pthread");
-  int status = tcc_run(s, argc, argv);
+  int status = tcc_run(s, call->argc, (char **)(uintptr_t)call->argv);
   fflush(NULL);
   _exit(status);
 }
 
-static int run_in_child(Engine *e, const char **argv, int argc, Text *out) {
-  int pipes[2];
-  if (out && pipe2(pipes, O_CLOEXEC) != 0) ctx_fail_status(e->ctx, EXIT_MACHINE, "no pipe: %s", strerror(errno));
-  (void)fflush(NULL);
-  pid_t child = fork();
-  if (child < 0) ctx_fail_status(e->ctx, EXIT_MACHINE, "cannot start a process: %s", strerror(errno));
-  if (child == 0) {
-    if (out) (void)dup2(pipes[1], 1);
-    run_tcc(e, argc, (char **)(uintptr_t)argv);
-  }
-  if (out) (void)close(pipes[1]);
-  Text unused = {.ctx = e->ctx};
-  return collect(e->ctx, child, out ? pipes[0] : open("/dev/null", O_RDONLY | O_CLOEXEC), out ? out : &unused);
+static void check_tcc(const Engine *e) {
+  if (e->assembly)
+    ctx_fail_status(e->ctx, EXIT_MACHINE, "\"%s\" has its weights in assembly, which tcc cannot link: use --engine cc, or compile with "
+                    "--weights file", e->folder);
 }
 
 /* ---- engines ---- */
@@ -240,7 +225,13 @@ Engine *engine_open(Ctx *c, const char *folder, const char *name, EngineKind kin
   *e = (Engine){.ctx = c, .kind = kind, .folder = folder, .name = name};
   list_sources(e);
   if (kind == ENGINE_CC) build_with_compiler(e);
+  else check_tcc(e);
   return e;
+}
+
+static _Noreturn void killed(Engine *e, int number) {
+  ctx_fail_status(e->ctx, EXIT_MACHINE, "the compiled network was ended by signal %d (%s)%s", number, strsignal(number),
+                  number == SIGILL ? ": is its target this machine?" : "");
 }
 
 int engine_run(Engine *e, const char *const *arguments, Text *out) {
@@ -251,14 +242,13 @@ int engine_run(Engine *e, const char *const *arguments, Text *out) {
   argv[0] = e->kind == ENGINE_CC ? e->program : e->name;
   for (size_t i = 0; i < n; i++) argv[i + 1] = arguments[i];
   const char *pack = ctx_format(c, "%s/%s_weights.bin", e->folder, e->name);
-  if (access(pack, R_OK) == 0) {
+  if (access(pack, F_OK) == 0) {
     argv[++n] = "--weights";
     argv[++n] = pack;
   }
-  int status = e->kind == ENGINE_CC ? run_program(c, argv, out, false) : run_in_child(e, argv, (int)n + 1, out);
-  if (status >= 128) ctx_fail_status(c, EXIT_MACHINE, "the compiled network was ended by signal %d", status - 128);
+  Call call = {e, (int)n + 1, argv};
+  int status = e->kind == ENGINE_CC ? process_run(c, argv, out, false) : process_fork(c, run_tcc, &call, out);
+  if (status >= 128) killed(e, status - 128);
   if (status < 0) ctx_fail_status(c, EXIT_MACHINE, "cannot run \"%s\"", argv[0]);
   return status;
 }
-
-int engine_program(Ctx *c, const char *const *argv) { return run_program(c, argv, NULL, false); }

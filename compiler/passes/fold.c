@@ -1,8 +1,8 @@
 /* Constant folding of one node.
  *
  * There is one meaning of an operator, its kernel's: folding lowers the node alone and runs that kernel in this process
- * (engine/jit.c). Operators that only give the same bytes another shape, or whole rows of them, need no run, and no copy of
- * mapped weights.
+ * (engine/jit.c). Operators that only give the same bytes another shape, or whole rows of them, need no run, and no
+ * copy of mapped weights.
  */
 #include "engine/jit.h"
 #include "match.h"

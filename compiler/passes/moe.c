@@ -1,6 +1,6 @@
-/* Recognition of mixture-of-experts layers: every form of them becomes one moecc.Moe node (compiler.h; MOE.md explains).
- * Needs shapes inferred, constants folded and GELU recognised. Keeps shapes and types of everything; a layer that is not
- * understood stays as it is. Weights are stacked without a second copy where they already lie together.
+/* Recognition of mixture-of-experts layers: every form of them becomes one moecc.Moe node (compiler.h; MOE.md
+ * explains). Needs shapes inferred, constants folded and GELU recognised. Keeps shapes and types of everything; a layer
+ * that is not understood stays as it is. Weights are stacked without a second copy where they already lie together.
  *
  * The driver: for each TopK, facts are made for all that depends on it, in topological order, until one says "the whole
  * layer". Which values a router speaks of is thus never searched for, and layers may overlap in any way. */
@@ -98,14 +98,17 @@ static void blame_stop(Mo *m, const Node *n) {
   for (int i = 0; i < n->n_in; i++) {
     Fact *f = fact_of(m, n->in[i]);
     if (!f || f->kind != FK_TERM || f->stage == ST_ROWS) continue;
-    if (fact_has_body(f)) moe_blame(m, 3, n, "what %s does with the experts' results is not part of a known form", n->op_type);
+    if (fact_has_body(f))
+      moe_blame(m, 3, n, "what %s does with the experts' results is not part of a known form", n->op_type);
     else if (f->weighted && n->op == OP_MUL)
       moe_blame(m, 2, n, "what is weighted here is not two linear layers with constant weights of the same tokens");
   }
 }
 
 static void blame_missing(Mo *m, const Value *v, const Fact *f) {
-  if (f->kind != FK_TERM || f->stage != ST_OUT || !f->cover || axes_has(&f->axes, AX_ROW) || axes_has(&f->axes, AX_SLOT)) return;
+  if (f->kind != FK_TERM || f->stage != ST_OUT || !f->cover || axes_has(&f->axes, AX_ROW) ||
+      axes_has(&f->axes, AX_SLOT))
+    return;
   if (axes_has(&f->axes, AX_EXPERT) || axes_has(&f->axes, AX_SUM) || cover_is_full(m, f->cover)) return;
   Text missing = {.ctx = m->c};
   int64_t present = 0;
@@ -115,8 +118,9 @@ static void blame_missing(Mo *m, const Value *v, const Fact *f) {
     present += all;
     if (!all && missing.len < 60) text_add(&missing, "%s%lld", missing.len ? ", " : "", (long long)e);
   }
-  moe_blame(m, 4 + (int)(present < 1000 ? present : 1000), v->producer, "only %lld of %lld experts are added up here: missing %s",
-            (long long)present, (long long)m->experts, missing.text ? missing.text : "");
+  moe_blame(m, 4 + (int)(present < 1000 ? present : 1000), v->producer,
+            "only %lld of %lld experts are added up here: missing %s", (long long)present, (long long)m->experts,
+            missing.text ? missing.text : "");
 }
 
 static void follow_node(Mo *m, Node *n) {
@@ -138,8 +142,8 @@ static void follow_node(Mo *m, Node *n) {
   if (!known) blame_stop(m, n);
 }
 
-/* Everything about one TopK. memo NULL: nothing is changed. facts: room for one per value, `count` of them, to be reused;
- * values that come into being on the way have none. */
+/* Everything about one TopK. memo NULL: nothing is changed. facts: room for one per value, `count` of them, to be
+ * reused; values that come into being on the way have none. */
 static void follow(Mo *m, Node *topk, struct MoeMemo *memo, Fact **facts, size_t count) {
   Graph *g = topk->graph;
   *m = (Mo){.g = g, .c = g->ctx, .memo = memo, .fact = facts, .n_fact = count};
@@ -153,8 +157,8 @@ static void follow(Mo *m, Node *topk, struct MoeMemo *memo, Fact **facts, size_t
 static const char *explanation(const Mo *m) {
   if (m->built || !m->saw_expert || !m->why) return NULL;
   const char *where = m->why_node ? m->why_node->name : "";
-  return ctx_format(m->c, "looks like the router of a mixture-of-experts layer, but %s%s%s%s", m->why, *where ? " (\"" : "", where,
-                    *where ? "\")" : "");
+  return ctx_format(m->c, "looks like the router of a mixture-of-experts layer, but %s%s%s%s", m->why,
+                    *where ? " (\"" : "", where, *where ? "\")" : "");
 }
 
 void pass_moe(Graph *g) {

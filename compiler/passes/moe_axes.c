@@ -112,8 +112,10 @@ static bool unify_runs(const Axes *a, int a0, int a1, const Axes *b, int b0, int
   *out = (Axes){0};
   if (a0 == a1) return axes_add_part(out, b, b0, b1);
   if (b0 == b1) return axes_add_part(out, a, a0, a1);
-  if (a1 - a0 == 1 && a->a[a0].kind == AX_FREE && axes_count(b, b0, b1) == a->a[a0].n) return axes_add_part(out, b, b0, b1);
-  if (b1 - b0 == 1 && b->a[b0].kind == AX_FREE && axes_count(a, a0, a1) == b->a[b0].n) return axes_add_part(out, a, a0, a1);
+  if (a1 - a0 == 1 && a->a[a0].kind == AX_FREE && axes_count(b, b0, b1) == a->a[a0].n)
+    return axes_add_part(out, b, b0, b1);
+  if (b1 - b0 == 1 && b->a[b0].kind == AX_FREE && axes_count(a, a0, a1) == b->a[b0].n)
+    return axes_add_part(out, a, a0, a1);
   if (a1 - a0 != b1 - b0) return false;
   for (int i = 0; i < a1 - a0; i++) {
     Axis u;

@@ -20,9 +20,11 @@ static Value *score_matrix(const Mo *m, Node *before, Value *scores) {
 bool moe_complete(const Mo *m, const Value *v, const Fact *f) {
   if (f->kind != FK_TERM || f->stage != ST_OUT || !f->cover || f->inverse || f->negated || f->plus) return false;
   if (!f->weighted && m->k != 1) return false;
-  if (f->one && !f->one->fc[FC1].stacked && !f->one->fc[FC1].per_expert && !f->one->fc[FC2].stacked && m->experts > 1) return false; /* the same for all */
+  if (f->one && !f->one->fc[FC1].stacked && !f->one->fc[FC1].per_expert && !f->one->fc[FC2].stacked && m->experts > 1)
+    return false; /* the same for all */
   int n = m->token_axes.n;
-  if (f->axes.n != n + 1 || f->axes.a[n].kind != AX_FEATURE || v->dtype != DT_F32 || !shape_known(&v->shape)) return false;
+  if (f->axes.n != n + 1 || f->axes.a[n].kind != AX_FEATURE || v->dtype != DT_F32 || !shape_known(&v->shape))
+    return false;
   for (int i = 0; i < n; i++)
     if (f->axes.a[i].kind != AX_TOKEN || f->axes.a[i].index != m->token_axes.a[i].index) return false;
   return cover_is_full(m, f->cover);
@@ -36,9 +38,11 @@ static const char *unlike(const Mo *m, const Fact *f, int64_t hidden) {
     if (b->x != a->x) return "its experts read different values";
     if (b->act != a->act || b->has_fc3 != a->has_fc3) return "its experts have different activations";
     if (b->fc[FC1].count != a->fc[FC1].count) return "its experts have different widths";
-    if (b->fc[FC1].in != hidden || b->fc[FC2].count != hidden) return "its experts do not give back the width of their input";
+    if (b->fc[FC1].in != hidden || b->fc[FC2].count != hidden)
+      return "its experts do not give back the width of their input";
     if (b->fc[FC2].in != b->fc[FC1].count) return "the two layers of an expert do not fit";
-    if (b->has_fc3 && (b->fc[FC3].in != hidden || b->fc[FC3].count != b->fc[FC1].count)) return "fc1 and fc3 do not fit";
+    if (b->has_fc3 && (b->fc[FC3].in != hidden || b->fc[FC3].count != b->fc[FC1].count))
+      return "fc1 and fc3 do not fit";
   }
   return NULL;
 }
@@ -46,7 +50,7 @@ static const char *unlike(const Mo *m, const Fact *f, int64_t hidden) {
 /* ---- the node ---- */
 
 static const char *const activation_names[] = {
-    [ACT_IDENTITY] = "identity", [ACT_RELU] = "relu", [ACT_GELU] = "gelu",
+    [ACT_IDENTITY] = "identity",   [ACT_RELU] = "relu", [ACT_GELU] = "gelu",
     [ACT_GELU_TANH] = "gelu_tanh", [ACT_SILU] = "silu", [ACT_SWIGLU] = "swiglu",
 };
 
@@ -65,7 +69,8 @@ static Node *moe_make(struct MoeMemo *memo, Node *before, const MoeLayer *l) {
     if (!fc) continue;
     for (int64_t e = 0; e < l->experts; e++) biased |= fc[e].b != NULL;
     in[2 + 2 * which] = moe_stack_weights(memo, ctx_format(c, "%s.fc%d_w", stem, which + 1), fc, l->experts, scale);
-    if (biased) in[3 + 2 * which] = moe_stack_biases(memo, ctx_format(c, "%s.fc%d_b", stem, which + 1), fc, l->experts, scale);
+    if (biased)
+      in[3 + 2 * which] = moe_stack_biases(memo, ctx_format(c, "%s.fc%d_b", stem, which + 1), fc, l->experts, scale);
   }
   int n_in = 8;
   while (!in[n_in - 1]) n_in--;
@@ -114,8 +119,10 @@ bool moe_build(Mo *m, Value *v, const Fact *f) {
   }
   if (!m->memo) return true;
   Node *before = v->producer;
-  Gate gate = f->weighted ? f->gate : (Gate){GATE_TOPK_SOFTMAX, m->scores, m->scores, false}; /* k is 1: so is the weight */
-  MoeLayer l = {.x = body->x, .tokens = m->tokens, .hidden = hidden, .experts = m->experts, .k = m->k, .scale = f->scale};
+  Gate gate =
+      f->weighted ? f->gate : (Gate){GATE_TOPK_SOFTMAX, m->scores, m->scores, false}; /* k is 1: so is the weight */
+  MoeLayer l = {
+      .x = body->x, .tokens = m->tokens, .hidden = hidden, .experts = m->experts, .k = m->k, .scale = f->scale};
   l.scores = score_matrix(m, before, gate.of);
   l.gate = gate.kind;
   l.normalize = gate.normalize;

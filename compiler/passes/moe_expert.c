@@ -1,6 +1,6 @@
-/* An expert read backwards from its result: fc2(act(fc1(rows))), with or without a gate fc3, through any layout operators in
- * between. Reading starts at the end because only there it is known which layer is the second: forwards, the layers that
- * made x would look like the beginning of an expert. */
+/* An expert read backwards from its result: fc2(act(fc1(rows))), with or without a gate fc3, through any layout
+ * operators in between. Reading starts at the end because only there it is known which layer is the second: forwards,
+ * the layers that made x would look like the beginning of an expert. */
 #include "moe.h"
 
 enum { DEPTH = 64 }; /* operators between two stages: a chain of that many views is no expert */
@@ -100,8 +100,10 @@ Fact *rows_of_value(Mo *m, Value *v) {
 static bool tokens_in_order(const Fact *f) {
   int next = 0;
   for (int i = 0; i < f->axes.n; i++)
-    if (f->axes.a[i].kind == AX_TOKEN && f->axes.a[i].index < next) return false;
-    else if (f->axes.a[i].kind == AX_TOKEN) next = f->axes.a[i].index;
+    if (f->axes.a[i].kind == AX_TOKEN && f->axes.a[i].index < next)
+      return false;
+    else if (f->axes.a[i].kind == AX_TOKEN)
+      next = f->axes.a[i].index;
   return true;
 }
 
@@ -169,7 +171,8 @@ Fact *matmul_fact(Mo *m, const Node *n, const Fact *fa, const Fact *fb) {
   Fact *f = fact_product(m, fa, fb, &axes, &summed);
   if (!f || n->op != OP_GEMM) return f;
   if (node_float(n, "alpha", 1) != 1) return NULL;
-  return n->n_in > 2 && n->in[2] ? (node_float(n, "beta", 1) == 1 ? add_bias(m, f, &n->out[0]->shape, n->in[2]) : NULL) : f;
+  return n->n_in > 2 && n->in[2] ? (node_float(n, "beta", 1) == 1 ? add_bias(m, f, &n->out[0]->shape, n->in[2]) : NULL)
+                                 : f;
 }
 
 Fact *add_bias(Mo *m, const Fact *f, const Shape *shape, Value *bias) {
@@ -238,7 +241,8 @@ static Fact *read_part(Mo *m, const Value *v, int depth) {
 /* The outputs of one wide layer, cut into those of each expert by a Reshape. */
 static Fact *cut_into_experts(Mo *m, const Node *n, Fact *f) {
   int start[MAX_RANK + 1], at = axes_find(&f->axes, AX_FEATURE);
-  if (axes_by_dim(&n->out[0]->shape, &f->axes, start) || at < 0 || axes_has(&f->axes, AX_EXPERT) || !f->one || f->cover) return f;
+  if (axes_by_dim(&n->out[0]->shape, &f->axes, start) || at < 0 || axes_has(&f->axes, AX_EXPERT) || !f->one || f->cover)
+    return f;
   int64_t width = f->axes.a[at].n / m->experts;
   if (width < 2 || m->experts < 2 || width * m->experts != f->axes.a[at].n) return f;
   Axes axes = {0};
@@ -287,7 +291,8 @@ static Fact *activated(Mo *m, const Fact *f, Activation act) {
 /* act(fc1(x)) · fc3(x), both of the same rows */
 static Fact *gated(Mo *m, const Fact *a, const Fact *b) {
   if (!a || !b || a->stage != ST_HIDDEN || b->stage != ST_LIN || a->one->has_fc3 || !fact_is_plain(m, b)) return NULL;
-  if (!axes_equal(&a->axes, &b->axes) || a->one->x != b->one->x || a->list != b->list || !a->cover != !b->cover) return NULL;
+  if (!axes_equal(&a->axes, &b->axes) || a->one->x != b->one->x || a->list != b->list || !a->cover != !b->cover)
+    return NULL;
   if (a->cover && !cover_equal(m, a->cover, b->cover)) return NULL;
   Body *body = ctx_alloc(m->c, sizeof *body);
   *body = *a->one;

@@ -1,8 +1,9 @@
 /* The algebra of facts: what products, sums, reductions and parts of values with known facts are.
  *
- * Everything rests on two truths about a router's choice: a slot holds one expert ([idx[t,s]==e] · [idx[t,s]==f] is 0 unless
- * e == f), and no two slots of a token hold the same expert. A product of two sums over (slot, expert) pairs is therefore the
- * sum over their common pairs as soon as both sides fix the slot, or both fix the expert; anything else is refused. */
+ * Everything rests on two truths about a router's choice: a slot holds one expert ([idx[t,s]==e] · [idx[t,s]==f] is 0
+ * unless e == f), and no two slots of a token hold the same expert. A product of two sums over (slot, expert) pairs is
+ * therefore the sum over their common pairs as soon as both sides fix the slot, or both fix the expert; anything else
+ * is refused. */
 #include "moe.h"
 
 /* ---- covers ---- */
@@ -251,12 +252,14 @@ static bool same_tensor(Tensor *a, Tensor *b) { return a == b || (a && b && tens
 
 bool same_weights(const Linear *a, const Linear *b) {
   return a->out_first == b->out_first && a->stacked == b->stacked && a->expert0 == b->expert0 && a->first == b->first &&
-         a->step == b->step && a->count == b->count && a->in == b->in && a->per_expert == b->per_expert && same_tensor(a->w, b->w);
+         a->step == b->step && a->count == b->count && a->in == b->in && a->per_expert == b->per_expert &&
+         same_tensor(a->w, b->w);
 }
 
 bool same_biases(const Linear *a, const Linear *b) {
-  return a->b_stacked == b->b_stacked && a->b_expert0 == b->b_expert0 && a->b_len == b->b_len && a->b_first == b->b_first &&
-         a->b_step == b->b_step && a->b_per_expert == b->b_per_expert && a->count == b->count && same_tensor(a->b, b->b);
+  return a->b_stacked == b->b_stacked && a->b_expert0 == b->b_expert0 && a->b_len == b->b_len &&
+         a->b_first == b->b_first && a->b_step == b->b_step && a->b_per_expert == b->b_per_expert &&
+         a->count == b->count && same_tensor(a->b, b->b);
 }
 
 static bool same_linear(const Linear *a, const Linear *b) { return same_weights(a, b) && same_biases(a, b); }
@@ -269,10 +272,13 @@ static bool same_body(const Body *a, const Body *b) {
 /* The same terms for other pairs: their union. Bodies are kept per expert from here on. */
 Fact *fact_sum(Mo *m, const Fact *a, const Fact *b, const Axes *axes) {
   if (a->kind != FK_TERM || b->kind != FK_TERM || !a->cover || !b->cover) return NULL;
-  if (a->weighted != b->weighted || a->stage != b->stage || a->scale != b->scale || !cover_disjoint(m, a->cover, b->cover))
+  if (a->weighted != b->weighted || a->stage != b->stage || a->scale != b->scale ||
+      !cover_disjoint(m, a->cover, b->cover))
     return NULL;
-  if ((a->weighted && !same_gate(&a->gate, &b->gate)) || a->inverse || b->inverse || a->negated || b->negated) return NULL;
-  if (axes_has(&a->axes, AX_ROW) || a->plus || b->plus || a->n_base + b->n_base > 2 || a->stage == ST_LIN || a->stage == ST_ROWS)
+  if ((a->weighted && !same_gate(&a->gate, &b->gate)) || a->inverse || b->inverse || a->negated || b->negated)
+    return NULL;
+  if (axes_has(&a->axes, AX_ROW) || a->plus || b->plus || a->n_base + b->n_base > 2 || a->stage == ST_LIN ||
+      a->stage == ST_ROWS)
     return NULL;
   if (!axes_equal(&a->axes, axes) || !axes_equal(&b->axes, axes)) return NULL;
   Fact *r = fact_copy(m, a);
@@ -308,7 +314,8 @@ Fact *fact_divide(Mo *m, const Fact *a, const Fact *norm, const Axes *axes) {
 
 /* ---- reductions ---- */
 
-/* Are these axes summed over by a reduction of this kind? The largest of terms of which at most one is not 0 is their sum. */
+/* Are these axes summed over by a reduction of this kind? The largest of terms of which at most one is not 0 is their
+ * sum. */
 static bool adds_up(const Mo *m, const Node *n, const Fact *f) {
   bool indicator = !f->weighted && !fact_has_body(f) && f->scale == 1;
   if (n->op == OP_REDUCE_SUM) return true;
@@ -335,15 +342,18 @@ static bool reduced_dims(const Node *n, bool on[MAX_RANK]) {
 Fact *fact_reduce(Mo *m, const Node *n, const Fact *f) {
   bool on[MAX_RANK];
   int start[MAX_RANK + 1];
-  if (f->kind != FK_TERM || !f->cover || f->inverse || f->negated || f->plus || f->n_base || !adds_up(m, n, f)) return NULL;
+  if (f->kind != FK_TERM || !f->cover || f->inverse || f->negated || f->plus || f->n_base || !adds_up(m, n, f))
+    return NULL;
   if (!axes_by_dim(&n->in[0]->shape, &f->axes, start) || !reduced_dims(n, on)) return NULL;
   Fact *r = fact_copy(m, f);
   r->axes = (Axes){0};
   for (int d = 0; d < n->in[0]->shape.rank; d++)
     for (int i = start[d]; i < start[d + 1]; i++) {
       AxisKind kind = f->axes.a[i].kind;
-      if (!on[d]) axes_add(&r->axes, f->axes.a[i]);
-      else if (kind != AX_SLOT && kind != AX_EXPERT && kind != AX_SUM) return NULL;
+      if (!on[d])
+        axes_add(&r->axes, f->axes.a[i]);
+      else if (kind != AX_SLOT && kind != AX_EXPERT && kind != AX_SUM)
+        return NULL;
     }
   return r;
 }
@@ -352,20 +362,26 @@ Fact *fact_reduce(Mo *m, const Node *n, const Fact *f) {
 
 static Fact *take_expert(Mo *m, const Fact *f, int64_t e) {
   Fact *r = fact_copy(m, f);
-  if (f->kind == FK_SCORES && !f->masked) r->expert = (int)e;
-  else if (f->kind == FK_TERM && f->cover) r->cover = cover_and(m, f->cover, cover_of_expert(m, e));
+  if (f->kind == FK_SCORES && !f->masked)
+    r->expert = (int)e;
+  else if (f->kind == FK_TERM && f->cover)
+    r->cover = cover_and(m, f->cover, cover_of_expert(m, e));
   else if (f->kind == FK_TERM && f->by) {
     r->one = f->by[e];
     r->by = NULL;
-  } else return NULL;
+  } else
+    return NULL;
   return r;
 }
 
 static Fact *take_slot(Mo *m, const Fact *f, int64_t s) {
   Fact *r = fact_copy(m, f);
-  if (f->kind == FK_INDEX) r->slot = (int)s;
-  else if (f->kind == FK_TERM && f->cover) r->cover = cover_and(m, f->cover, cover_of_slot(m, s));
-  else return NULL;
+  if (f->kind == FK_INDEX)
+    r->slot = (int)s;
+  else if (f->kind == FK_TERM && f->cover)
+    r->cover = cover_and(m, f->cover, cover_of_slot(m, s));
+  else
+    return NULL;
   return r;
 }
 
@@ -384,13 +400,19 @@ Fact *fact_take(Mo *m, const Shape *s, const Fact *f, int dim, int64_t first, in
   Axis a = f->axes.a[start[dim]];
   if (first + count > a.n || count < 1) return NULL;
   Fact *r = NULL;
-  if (a.kind == AX_COORD) r = take_coords(m, f, first, count);
-  else if (a.kind == AX_FREE) r = fact_copy(m, f);
-  else if (count == 1 && a.kind == AX_EXPERT) r = take_expert(m, f, first);
-  else if (count == 1 && a.kind == AX_SLOT) r = take_slot(m, f, first);
+  if (a.kind == AX_COORD)
+    r = take_coords(m, f, first, count);
+  else if (a.kind == AX_FREE)
+    r = fact_copy(m, f);
+  else if (count == 1 && a.kind == AX_EXPERT)
+    r = take_expert(m, f, first);
+  else if (count == 1 && a.kind == AX_SLOT)
+    r = take_slot(m, f, first);
   if (!r) return NULL;
-  if (count == 1) axes_remove(&r->axes, start[dim]);
-  else r->axes.a[start[dim]].n = count;
+  if (count == 1)
+    axes_remove(&r->axes, start[dim]);
+  else
+    r->axes.a[start[dim]].n = count;
   return r;
 }
 

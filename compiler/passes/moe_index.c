@@ -1,5 +1,5 @@
-/* Rules about indices: masks made from the chosen experts' numbers, lists of the rows that chose an expert, gathering rows and
- * weights, and scattering results back. */
+/* Rules about indices: masks made from the chosen experts' numbers, lists of the rows that chose an expert, gathering
+ * rows and weights, and scattering results back. */
 #include "moe.h"
 
 #include <math.h>
@@ -9,7 +9,8 @@ static int64_t norm_axis(const Node *n, int rank, int64_t fallback) {
   return axis < 0 ? axis + rank : axis;
 }
 
-static Fact *elementwise(Mo *m, const Node *n, FactKind kind, const Fact *a, const Value *va, const Axes *b, const Value *vb) {
+static Fact *elementwise(Mo *m, const Node *n, FactKind kind, const Fact *a, const Value *va, const Axes *b,
+                         const Value *vb) {
   Labelled la = {.axes = &a->axes, .shape = &va->shape}, lb = {.axes = b, .shape = &vb->shape};
   int out[MAX_RANK], rank = n->out[0]->shape.rank;
   Axes axes, summed;
@@ -23,7 +24,9 @@ static Fact *elementwise(Mo *m, const Node *n, FactKind kind, const Fact *a, con
 /* ---- indicators ---- */
 
 /* What an index says of the experts: all of them, in its slots. */
-static Cover index_cover(Mo *m, const Fact *index) { return index->slot < 0 ? cover_full(m) : cover_of_slot(m, index->slot); }
+static Cover index_cover(Mo *m, const Fact *index) {
+  return index->slot < 0 ? cover_full(m) : cover_of_slot(m, index->slot);
+}
 
 Fact *rule_equal(Mo *m, Node *n) {
   int i = fact_of(m, n->in[0]) ? 0 : 1;
@@ -33,7 +36,8 @@ Fact *rule_equal(Mo *m, Node *n) {
   if (!index || index->kind != FK_INDEX || !other->tensor) return NULL;
   if (value_is_number(other, &e)) {
     int64_t expert = (int64_t)e - index->offset;
-    if (expert < 0 || expert >= m->experts || e != floor(e) || !shape_equal(&n->in[i]->shape, &n->out[0]->shape)) return NULL;
+    if (expert < 0 || expert >= m->experts || e != floor(e) || !shape_equal(&n->in[i]->shape, &n->out[0]->shape))
+      return NULL;
     Fact *r = fact_new(m, FK_TERM, &index->axes);
     r->cover = cover_and(m, cover_of_expert(m, expert), index_cover(m, index));
     return r;
@@ -75,7 +79,8 @@ Fact *rule_non_zero(Mo *m, Node *n) {
   const Shape *s = &n->in[0]->shape;
   int start[MAX_RANK + 1];
   if (!f || f->kind != FK_TERM || f->weighted || fact_has_body(f) || f->negated || f->inverse || !f->cover) return NULL;
-  if (cover_expert(m, f->cover) < 0 || axes_has(&f->axes, AX_EXPERT) || axes_has(&f->axes, AX_ROW) || s->rank > 4) return NULL;
+  if (cover_expert(m, f->cover) < 0 || axes_has(&f->axes, AX_EXPERT) || axes_has(&f->axes, AX_ROW) || s->rank > 4)
+    return NULL;
   if (axes_has(&f->axes, AX_FREE) || !axes_by_dim(s, &f->axes, start)) return NULL;
   RowList *list = ctx_alloc(m->c, sizeof *list);
   list->cover = f->cover;
@@ -91,7 +96,8 @@ Fact *rule_non_zero(Mo *m, Node *n) {
   return r;
 }
 
-/* The coordinates as one sequence; false if this fact is not exactly that: rows, and coordinates last if there are several. */
+/* The coordinates as one sequence; false if this fact is not exactly that: rows, and coordinates last if there are
+ * several. */
 static bool coords_last(const Fact *f) {
   int n = f->n_coord > 1;
   if (f->kind != FK_COORD || f->axes.n != 1 + n || f->axes.a[0].kind != AX_ROW) return false;
@@ -102,7 +108,8 @@ static bool is_all_tokens(const Mo *m, const Fact *coords, int n) {
   int at = 0;
   for (int c = 0; c < n; c++)
     for (int i = 0; i < coords->coord[c].n; i++, at++)
-      if (at >= m->token_axes.n || coords->coord[c].a[i].kind != AX_TOKEN || coords->coord[c].a[i].index != m->token_axes.a[at].index)
+      if (at >= m->token_axes.n || coords->coord[c].a[i].kind != AX_TOKEN ||
+          coords->coord[c].a[i].index != m->token_axes.a[at].index)
         return false;
   return at == m->token_axes.n;
 }
@@ -110,7 +117,8 @@ static bool is_all_tokens(const Mo *m, const Fact *coords, int n) {
 /* Do the coordinates index these dimensions of s, each with its own length? */
 static bool coords_fit(const Fact *coords, const Shape *s, int dim) {
   for (int c = 0; c < coords->n_coord; c++)
-    if (dim + c >= s->rank || s->dim[dim + c].sym || s->dim[dim + c].n != axes_count(&coords->coord[c], 0, coords->coord[c].n))
+    if (dim + c >= s->rank || s->dim[dim + c].sym ||
+        s->dim[dim + c].n != axes_count(&coords->coord[c], 0, coords->coord[c].n))
       return false;
   return true;
 }
@@ -194,7 +202,8 @@ Fact *rule_gather(Mo *m, Node *n) {
   const Shape *s = &n->in[0]->shape;
   int64_t axis = norm_axis(n, s->rank, 0);
   if (axis < 0 || axis >= s->rank) return NULL;
-  if (index && index->kind == FK_INDEX && n->in[0]->tensor) return axis == 0 ? gather_weights(m, n->in[0]->tensor, index) : NULL;
+  if (index && index->kind == FK_INDEX && n->in[0]->tensor)
+    return axis == 0 ? gather_weights(m, n->in[0]->tensor, index) : NULL;
   if (index && index->kind == FK_COORD && index->n_coord == 1 && index->axes.n == 1)
     return gather_rows(m, n->in[0], index, &index->axes, (int)axis);
   Fact *f = fact_of(m, n->in[0]);
@@ -209,13 +218,16 @@ static Fact *pick_chosen(Mo *m, Value *data, const Fact *index, int dim, const A
   int start[MAX_RANK + 1];
   Fact *f = fact_of(m, data);
   if (!f) f = expert_of(m, data);
-  if (!f || index->offset || !axes_by_dim(&data->shape, &f->axes, start) || start[dim + 1] - start[dim] != 1) return NULL;
+  if (!f || index->offset || !axes_by_dim(&data->shape, &f->axes, start) || start[dim + 1] - start[dim] != 1)
+    return NULL;
   if (f->axes.a[start[dim]].kind != AX_EXPERT) return NULL;
   Fact *r = fact_copy(m, f);
   r->axes = *out;
   r->kind = FK_TERM;
-  if (f->kind == FK_SCORES && !f->masked) r->weighted = true;
-  else if (f->kind != FK_TERM || f->cover || f->stage < ST_HIDDEN) return NULL;
+  if (f->kind == FK_SCORES && !f->masked)
+    r->weighted = true;
+  else if (f->kind != FK_TERM || f->cover || f->stage < ST_HIDDEN)
+    return NULL;
   r->cover = index_cover(m, index);
   return r;
 }
@@ -225,9 +237,10 @@ Fact *rule_gather_elements(Mo *m, Node *n) {
   const Shape *s = &n->in[0]->shape, *si = &n->in[1]->shape;
   int si_start[MAX_RANK + 1];
   int64_t axis = norm_axis(n, s->rank, 0);
-  if (!index || axis < 0 || axis >= s->rank || s->rank != si->rank || !axes_by_dim(si, &index->axes, si_start)) return NULL;
-  if (index->kind == FK_COORD && index->n_coord == 1 && index->axes.n == 2 && index->axes.a[0].kind == AX_ROW && axis == 0 &&
-      s->rank == 2 && index->axes.a[1].kind == AX_FREE && s->dim[1].n == si->dim[1].n) {
+  if (!index || axis < 0 || axis >= s->rank || s->rank != si->rank || !axes_by_dim(si, &index->axes, si_start))
+    return NULL;
+  if (index->kind == FK_COORD && index->n_coord == 1 && index->axes.n == 2 && index->axes.a[0].kind == AX_ROW &&
+      axis == 0 && s->rank == 2 && index->axes.a[1].kind == AX_FREE && s->dim[1].n == si->dim[1].n) {
     Axes rows = {0};
     axes_add(&rows, index->axes.a[0]);
     return gather_rows(m, n->in[0], index, &rows, 0);
@@ -242,7 +255,8 @@ Fact *rule_gather_elements(Mo *m, Node *n) {
     Axes a = {0}, b = {0};
     axes_add_part(&a, &f->axes, start[d], start[d + 1]);
     axes_add_part(&b, &index->axes, si_start[d], si_start[d + 1]);
-    if (d != axis && !(b.n == 1 && a.n == 1 && b.a[0].kind == AX_FREE && a.a[0].n == b.a[0].n) && !axes_equal(&a, &b)) return NULL;
+    if (d != axis && !(b.n == 1 && a.n == 1 && b.a[0].kind == AX_FREE && a.a[0].n == b.a[0].n) && !axes_equal(&a, &b))
+      return NULL;
     if (!axes_add_part(&out, d == axis ? &b : &a, 0, d == axis ? b.n : a.n)) return NULL;
   }
   return pick_chosen(m, n->in[0], index, (int)axis, &out);
@@ -287,13 +301,17 @@ static Fact *scatter_choice(Mo *m, Node *n, const Fact *index) {
   int64_t axis = norm_axis(n, s->rank, 0);
   int start[MAX_RANK + 1];
   double fill, one = 0;
-  if (axis < 0 || axis >= s->rank || !value_is_number(n->in[0], &fill) || index->offset || index->slot >= 0) return NULL;
+  if (axis < 0 || axis >= s->rank || !value_is_number(n->in[0], &fill) || index->offset || index->slot >= 0)
+    return NULL;
   if (s->dim[axis].n != m->experts || !axes_by_dim(&n->in[1]->shape, &index->axes, start)) return NULL;
   Axes axes = {0};
   for (int d = 0; d < s->rank; d++) {
-    if (d == axis) axes_add(&axes, (Axis){AX_EXPERT, 0, m->experts});
-    else if (s->dim[d].n != n->in[1]->shape.dim[d].n) return NULL;
-    else axes_add_part(&axes, &index->axes, start[d], start[d + 1]);
+    if (d == axis)
+      axes_add(&axes, (Axis){AX_EXPERT, 0, m->experts});
+    else if (s->dim[d].n != n->in[1]->shape.dim[d].n)
+      return NULL;
+    else
+      axes_add_part(&axes, &index->axes, start[d], start[d + 1]);
     for (int i = start[d]; d == axis && i < start[d + 1]; i++)
       if (index->axes.a[i].kind != AX_SLOT) return NULL;
   }
@@ -323,7 +341,9 @@ static Fact *scatter_rows(Mo *m, Node *n, const Fact *coords, int n_coord) {
   Fact *u = fact_of(m, updates);
   if (!u) u = expert_of(m, updates);
   if (!u || u->kind != FK_TERM || u->list != coords->list || u->axes.n < 1 || u->axes.a[0].kind != AX_ROW) return NULL;
-  if ((fact_has_body(u) && u->stage < ST_HIDDEN) || (!add && reduction[0] != 'n') || !coords_fit(coords, &data->shape, 0)) return NULL;
+  if ((fact_has_body(u) && u->stage < ST_HIDDEN) || (!add && reduction[0] != 'n') ||
+      !coords_fit(coords, &data->shape, 0))
+    return NULL;
   Fact *r = fact_copy(m, u);
   r->axes = (Axes){0};
   for (int c = 0; c < n_coord; c++) axes_add_part(&r->axes, &coords->coord[c], 0, coords->coord[c].n);
@@ -344,9 +364,9 @@ Fact *rule_scatter_elements(Mo *m, Node *n) {
   Fact *index = fact_of(m, n->in[1]);
   if (!index) return NULL;
   if (index->kind == FK_INDEX) return scatter_choice(m, n, index);
-  bool by_rows = index->kind == FK_COORD && index->n_coord == 1 && index->axes.n == 2 && index->axes.a[0].kind == AX_ROW &&
-                 index->axes.a[1].kind == AX_FREE && n->in[0]->shape.rank == 2 && norm_axis(n, 2, 0) == 0 &&
-                 n->in[0]->shape.dim[1].n == index->axes.a[1].n;
+  bool by_rows = index->kind == FK_COORD && index->n_coord == 1 && index->axes.n == 2 &&
+                 index->axes.a[0].kind == AX_ROW && index->axes.a[1].kind == AX_FREE && n->in[0]->shape.rank == 2 &&
+                 norm_axis(n, 2, 0) == 0 && n->in[0]->shape.dim[1].n == index->axes.a[1].n;
   return by_rows ? scatter_rows(m, n, index, 1) : NULL;
 }
 
@@ -364,15 +384,18 @@ static Fact *concat_coords(Mo *m, const Node *n, int axis) {
   r->coord = ctx_array(m->c, 4, sizeof *r->coord);
   for (int i = 0; i < n->n_in; i++) {
     Fact *f = fact_of(m, n->in[i]);
-    if (!f || f->kind != FK_COORD || (r->list && f->list != r->list) || !axes_by_dim(&n->in[i]->shape, &f->axes, start)) return NULL;
+    if (!f || f->kind != FK_COORD || (r->list && f->list != r->list) || !axes_by_dim(&n->in[i]->shape, &f->axes, start))
+      return NULL;
     if (r->n_coord + f->n_coord > 4) return NULL;
     for (int d = 0; d < n->in[i]->shape.rank; d++)
       for (int j = start[d]; j < start[d + 1]; j++) {
         AxisKind kind = f->axes.a[j].kind;
         if (kind == AX_COORD && d != axis) return NULL;
         if (kind == AX_ROW && (d == axis || (row_dim >= 0 && row_dim != d))) return NULL;
-        if (kind == AX_ROW) row_dim = d;
-        else if (kind != AX_COORD) return NULL;
+        if (kind == AX_ROW)
+          row_dim = d;
+        else if (kind != AX_COORD)
+          return NULL;
       }
     r->list = f->list;
     for (int c = 0; c < f->n_coord; c++) r->coord[r->n_coord++] = f->coord[c];
@@ -390,7 +413,9 @@ static Fact *concat_terms(Mo *m, const Node *n, int axis) {
   int start[MAX_RANK + 1];
   for (int i = 0; i < n->n_in; i++) {
     Fact *f = fact_of(m, n->in[i]);
-    if (!f || f->kind != FK_TERM || axes_has(&f->axes, AX_SUM) || f->n_base || !axes_by_dim(&n->in[i]->shape, &f->axes, start)) return NULL;
+    if (!f || f->kind != FK_TERM || axes_has(&f->axes, AX_SUM) || f->n_base ||
+        !axes_by_dim(&n->in[i]->shape, &f->axes, start))
+      return NULL;
     if (start[axis] != start[axis + 1]) return NULL;
     sum = sum ? fact_sum(m, sum, f, &sum->axes) : fact_copy(m, f);
     if (!sum) return NULL;

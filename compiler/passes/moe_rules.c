@@ -1,5 +1,6 @@
-/* The fact of a node's output from the facts of its inputs: arithmetic, selections and layout; what deals with indices is in
- * moe_index.c. A rule that does not apply returns NULL, which says nothing about the value and is always right. */
+/* The fact of a node's output from the facts of its inputs: arithmetic, selections and layout; what deals with indices
+ * is in moe_index.c. A rule that does not apply returns NULL, which says nothing about the value and is always right.
+ */
 #include "moe.h"
 
 #include <math.h>
@@ -20,7 +21,8 @@ static Fact *broadcast_product(Mo *m, const Node *n, const Fact *fa, int ia, con
 
 /* A number that multiplies every element. */
 static Fact *scaled(Mo *m, const Node *n, const Fact *f, double factor) {
-  if (f->kind != FK_TERM || f->negated || f->inverse || f->plus || f->n_base || !isfinite(factor) || factor == 0) return NULL;
+  if (f->kind != FK_TERM || f->negated || f->inverse || f->plus || f->n_base || !isfinite(factor) || factor == 0)
+    return NULL;
   if (f->stage == ST_ROWS || f->stage == ST_LIN || !shape_equal(&n->in[0]->shape, &n->out[0]->shape)) return NULL;
   Fact *r = fact_copy(m, f);
   if (factor == 1) return r;
@@ -105,7 +107,8 @@ static Fact *rule_matmul(Mo *m, Node *n) {
 static bool eps_is_nothing(const Mo *m, const Fact *f, double eps) {
   if (f->kind != FK_TERM || !f->weighted || fact_has_body(f) || f->axes.n > m->token_axes.n) return false;
   if (f->inverse || f->scale != 1 || !cover_is_full(m, f->cover) || f->gate.kind == GATE_NONE) return false;
-  return eps >= 0 && eps * (double)m->experts / (double)m->k < 1e-8; /* the sum of the largest k is at least k/experts */
+  return eps >= 0 &&
+         eps * (double)m->experts / (double)m->k < 1e-8; /* the sum of the largest k is at least k/experts */
 }
 
 static bool same_count(const Value *a, const Value *b) {
@@ -115,7 +118,8 @@ static bool same_count(const Value *a, const Value *b) {
 /* Something that is not part of the layer is added to a partial sum. */
 static Fact *with_base(Mo *m, const Node *n, const Fact *f, Value *base) {
   if (f->kind != FK_TERM || !f->cover || f->stage != ST_OUT || f->n_base == 2 || base->dtype != DT_F32) return NULL;
-  if (axes_has(&f->axes, AX_SLOT) || axes_has(&f->axes, AX_EXPERT) || axes_has(&f->axes, AX_ROW) || axes_has(&f->axes, AX_SUM))
+  if (axes_has(&f->axes, AX_SLOT) || axes_has(&f->axes, AX_EXPERT) || axes_has(&f->axes, AX_ROW) ||
+      axes_has(&f->axes, AX_SUM))
     return NULL;
   if (!same_count(base, n->out[0]) || f->axes.n <= m->token_axes.n) return NULL;
   Fact *r = fact_copy(m, f);
@@ -147,7 +151,8 @@ static Fact *add_two(Mo *m, const Node *n, Fact *a, Value *va, Fact *b, Value *v
     Fact *r = add_bias(m, a, &va->shape, vb);
     if (r) return r;
   }
-  if (a && !b && a->kind == FK_TERM && a->list && axes_has(&a->axes, AX_ROW) && a->stage == ST_ROWS) b = expert_of(m, vb);
+  if (a && !b && a->kind == FK_TERM && a->list && axes_has(&a->axes, AX_ROW) && a->stage == ST_ROWS)
+    b = expert_of(m, vb);
   if (a && b && whole && other_whole) {
     Fact *r = rows_plus(m, a, b);
     r = r ? r : rows_plus(m, b, a);
@@ -212,7 +217,8 @@ static Fact *rule_softmax(Mo *m, Node *n) {
     return r;
   }
   bool chosen = f->kind == FK_TERM && f->weighted && !fact_has_body(f) && f->cover && cover_is_full(m, f->cover);
-  if (!chosen || f->gate.kind == GATE_TOPK_SOFTMAX || f->gate.normalize || f->scale != 1 || f->inverse || f->n_base) return NULL;
+  if (!chosen || f->gate.kind == GATE_TOPK_SOFTMAX || f->gate.normalize || f->scale != 1 || f->inverse || f->n_base)
+    return NULL;
   bool alone = m->k == 1 && softmax_of_one(n);
   if ((!alone && !softmax_over(n, f, AX_SLOT)) || axes_has(&f->axes, AX_EXPERT)) return NULL;
   Fact *r = fact_copy(m, f);
@@ -262,7 +268,8 @@ static Fact *rule_compare(Mo *m, Node *n) {
   Fact *f = fact_of(m, n->in[0]);
   double x;
   if (!f || !value_is_number(n->in[1], &x) || x != 0) return NULL;
-  if (n->op == OP_LESS && (f->kind == FK_INDEX || f->kind == FK_COORD) && f->offset >= 0) return fact_new(m, FK_FALSE, &f->axes);
+  if (n->op == OP_LESS && (f->kind == FK_INDEX || f->kind == FK_COORD) && f->offset >= 0)
+    return fact_new(m, FK_FALSE, &f->axes);
   bool indicator = f->kind == FK_TERM && !f->weighted && !fact_has_body(f) && f->scale == 1 && !f->negated;
   return n->op == OP_GREATER && indicator ? fact_copy(m, f) : NULL;
 }

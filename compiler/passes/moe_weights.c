@@ -1,6 +1,6 @@
-/* The experts' weights as stacked constants. Each is built once: the wish for the same matrices again, which every task of a
- * multi-gate network has, is answered with the same constant, and matrices that already lie one behind the other in memory are
- * used where they are. */
+/* The experts' weights as stacked constants. Each is built once: the wish for the same matrices again, which every task
+ * of a multi-gate network has, is answered with the same constant, and matrices that already lie one behind the other
+ * in memory are used where they are. */
 #include "moe.h"
 
 #include <string.h>
@@ -36,8 +36,8 @@ static Value *recall(const struct MoeMemo *memo, const Linear *fc, int64_t exper
   return NULL;
 }
 
-static Value *remember(struct MoeMemo *memo, const char *name, const Linear *fc, int64_t experts, bool biases, double scale,
-                       Tensor *t) {
+static Value *remember(struct MoeMemo *memo, const char *name, const Linear *fc, int64_t experts, bool biases,
+                       double scale, Tensor *t) {
   Stack *s = ctx_alloc(memo->g->ctx, sizeof *s);
   *s = (Stack){fc, experts, biases, scale, graph_constant(memo->g, name, t), memo->first};
   memo->first = s;
@@ -67,9 +67,11 @@ static void copy_matrix(float *to, const Linear *fc, int64_t e) {
   int64_t columns = fc->w->dim[fc->w->rank - 1];
   for (int64_t o = 0; o < fc->count; o++) {
     int64_t at = fc->first + o * fc->step;
-    if (fc->out_first) memcpy(to + o * fc->in, from + (size_t)(at * columns) * sizeof(float), (size_t)fc->in * sizeof(float));
+    if (fc->out_first)
+      memcpy(to + o * fc->in, from + (size_t)(at * columns) * sizeof(float), (size_t)fc->in * sizeof(float));
     else
-      for (int64_t i = 0; i < fc->in; i++) memcpy(to + o * fc->in + i, from + (size_t)(i * columns + at) * sizeof(float), sizeof(float));
+      for (int64_t i = 0; i < fc->in; i++)
+        memcpy(to + o * fc->in + i, from + (size_t)(i * columns + at) * sizeof(float), sizeof(float));
   }
 }
 
@@ -105,7 +107,8 @@ Value *moe_stack_biases(struct MoeMemo *memo, const char *name, const Linear *fc
   for (int64_t e = 0; e < experts; e++, to += fc->count) {
     const Linear *f = &fc[e];
     if (!f->b) continue;
-    const char *from = (const char *)f->b->data + (size_t)(f->b_stacked ? (f->b_expert0 + e) * f->b_len : 0) * sizeof(float);
+    const char *from =
+        (const char *)f->b->data + (size_t)(f->b_stacked ? (f->b_expert0 + e) * f->b_len : 0) * sizeof(float);
     for (int64_t o = 0; o < f->count; o++)
       memcpy(to + o, from + (size_t)(f->b_first + o * f->b_step) * sizeof(float), sizeof(float));
     multiply(to, f->count, scale);

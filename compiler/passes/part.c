@@ -1,5 +1,6 @@
-/* What part of its input a Slice, Split or Gather with constant operands takes, told in one way for all three: a range of one
- * dimension. The recognisers read weights and masks through it, and folding sees which parts lie together in memory. */
+/* What part of its input a Slice, Split or Gather with constant operands takes, told in one way for all three: a range
+ * of one dimension. The recognisers read weights and masks through it, and folding sees which parts lie together in
+ * memory. */
 #include "match.h"
 
 /* One range of one dimension; all of the first if there is none. */

@@ -6,11 +6,11 @@
  * segments before, so that nothing has to be computed twice. Either way the code is the same, since it finds every region
  * through the call's frame.
  *
- * Placement is first fit, largest first, in several orders; the smallest plan is kept.
+ * Placement is first fit in several orders, of which the smallest result is kept; where that is larger than the largest sum
+ * of pieces that live at once, a bounded local search over orders follows.
  */
 #include "schedule/schedule.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 enum { ALIGN = 64 };
@@ -101,30 +101,52 @@ static void collect_pieces(Planner *k, int segment) {
 
 /* ---- placement ---- */
 
+/* One segment's placement: pieces in the order in which they are placed, and those that are, by offset. */
+typedef struct {
+  Piece **list, **placed;
+  size_t n, n_placed;
+  int64_t top; /* end of the highest piece */
+} Placement;
+
 static bool overlap_in_time(const Piece *a, const Piece *b) { return a->first <= b->last && b->first <= a->last; }
 
-static int by_offset(const void *a, const void *b) {
-  const Piece *const *x = a, *const *y = b;
-  return ((*x)->offset > (*y)->offset) - ((*x)->offset < (*y)->offset);
+static void put(Placement *p, Piece *piece, int64_t offset) {
+  size_t at = p->n_placed++;
+  piece->offset = offset;
+  for (; at > 0 && p->placed[at - 1]->offset > offset; at--) p->placed[at] = p->placed[at - 1];
+  p->placed[at] = piece;
+  if (offset + piece->bytes > p->top) p->top = offset + piece->bytes;
 }
 
-/* The lowest place that is free throughout the piece's life. `busy` has room for all. */
-static int64_t lowest_place(const Piece *p, Piece *const *placed, size_t n, Piece **busy) {
-  size_t n_busy = 0;
-  for (size_t i = 0; i < n; i++)
-    if (overlap_in_time(p, placed[i])) busy[n_busy++] = placed[i];
-  qsort(busy, n_busy, sizeof *busy, by_offset);
+/* The lowest place that is free throughout the piece's life. */
+static int64_t lowest_place(const Placement *p, const Piece *piece) {
   int64_t at = 0;
-  for (size_t i = 0; i < n_busy; i++) {
-    if (busy[i]->offset >= at + p->bytes) break;
-    if (busy[i]->offset + busy[i]->bytes > at) at = busy[i]->offset + busy[i]->bytes;
+  for (size_t i = 0; i < p->n_placed; i++) {
+    const Piece *other = p->placed[i];
+    if (other->offset >= at + piece->bytes) break;
+    if (overlap_in_time(piece, other) && other->offset + other->bytes > at) at = other->offset + other->bytes;
   }
   return at;
 }
 
+/* Places the list's pieces in its order, around those that are fixed. */
+static int64_t place_list(const Planner *k, Placement *p) {
+  p->n_placed = 0;
+  p->top = 0;
+  for (size_t i = 0; i < k->n; i++)
+    if (k->piece[i].fixed) put(p, &k->piece[i], k->piece[i].offset);
+  for (size_t i = 0; i < p->n; i++) put(p, p->list[i], lowest_place(p, p->list[i]));
+  return p->top;
+}
+
+/* ---- orders ---- */
+
+enum { ORDERS = 5 };
+
 static int64_t weight_of(const Piece *p, int order) {
   int64_t life = p->last - p->first + 1;
-  return order == 0 ? p->bytes : order == 1 ? p->bytes * life : order == 2 ? -(int64_t)p->first : life;
+  const int64_t weights[ORDERS] = {p->bytes, p->bytes * life, -(int64_t)p->first, life, p->last};
+  return weights[order];
 }
 
 static int compare(const Piece *a, const Piece *b, int order) {
@@ -135,7 +157,8 @@ static int compare(const Piece *a, const Piece *b, int order) {
   return (a->storage->id > b->storage->id) - (a->storage->id < b->storage->id);
 }
 
-static void sort_pieces(Piece **list, size_t n, int order) { /* insertion into halves: stable, and n is small */
+/* Insertion into halves: stable, and n is small. */
+static void sort_pieces(Piece **list, size_t n, int order) {
   for (size_t i = 1; i < n; i++) {
     Piece *p = list[i];
     size_t lo = 0, hi = i;
@@ -149,40 +172,64 @@ static void sort_pieces(Piece **list, size_t n, int order) { /* insertion into h
   }
 }
 
-static int64_t place_all(Planner *k, int order, Piece **list, Piece **placed, Piece **busy) {
-  size_t n_list = 0, n_placed = 0;
-  int64_t top = 0;
-  for (size_t i = 0; i < k->n; i++) {
-    Piece *p = &k->piece[i];
-    if (p->fixed) placed[n_placed++] = p;
-    else list[n_list++] = p;
-    if (p->fixed && p->offset + p->bytes > top) top = p->offset + p->bytes;
+/* No plan is smaller: the largest sum of pieces that live at once, and where the fixed ones end. */
+static int64_t least_bytes(const Planner *k, int end) {
+  int64_t most = 0;
+  for (int t = 0; t <= end; t++) {
+    int64_t sum = 0;
+    for (size_t i = 0; i < k->n; i++) {
+      const Piece *p = &k->piece[i];
+      if (p->first <= t && t <= p->last) sum += p->bytes;
+      if (p->fixed && p->offset + p->bytes > most) most = p->offset + p->bytes;
+    }
+    if (sum > most) most = sum;
   }
-  sort_pieces(list, n_list, order);
-  for (size_t i = 0; i < n_list; i++) {
-    Piece *p = list[i];
-    p->offset = lowest_place(p, placed, n_placed, busy);
-    placed[n_placed++] = p;
-    if (p->offset + p->bytes > top) top = p->offset + p->bytes;
-  }
-  return top;
+  return most;
 }
 
-static void plan_segment(Planner *k, int segment) {
-  Ctx *c = k->program->ctx;
-  collect_pieces(k, segment);
-  Piece **list = ctx_array(c, 3 * k->n + 1, sizeof *list);
-  int best = 0;
-  int64_t least = INT64_MAX;
-  for (int order = 0; order < 4; order++) {
-    int64_t bytes = place_all(k, order, list, list + k->n, list + 2 * k->n);
-    if (bytes < least) {
-      least = bytes;
-      best = order;
+static void move_piece(Piece **list, size_t from, size_t to) {
+  Piece *p = list[from];
+  if (to < from) memmove(list + to + 1, list + to, (from - to) * sizeof *list);
+  else memmove(list + from, list + from + 1, (to - from) * sizeof *list);
+  list[to] = p;
+}
+
+static uint32_t next_random(uint32_t *state) { return *state = *state * 1664525u + 1013904223u; }
+
+/* Local search: the piece at the top is placed earlier, which may let others lie above or below it; what is no larger is
+ * kept. The numbers are always the same ones, and so is the plan. `exported` pieces stay in front. */
+static void improve(const Planner *k, Placement *p, size_t exported, int64_t least) {
+  enum { WORK = 4000000 };
+  size_t tries = p->n > exported + 1 ? WORK / ((k->n + 16) * (k->n + 16)) : 0;
+  uint32_t random = 1;
+  int64_t best = place_list(k, p);
+  for (size_t t = 0; t < tries && best > least; t++) {
+    size_t from = p->n - 1;
+    while (from > exported && p->list[from]->offset + p->list[from]->bytes < p->top) from--;
+    if (from == exported || next_random(&random) >> 30 == 0) from = exported + next_random(&random) / 256 % (p->n - exported);
+    size_t to = exported + next_random(&random) / 256 % (p->n - exported);
+    move_piece(p->list, from, to);
+    int64_t bytes = place_list(k, p);
+    if (bytes > best) {
+      move_piece(p->list, to, from);
+      (void)place_list(k, p);
+    } else {
+      best = bytes;
     }
   }
-  Segment *s = &k->schedule->segment[segment];
-  s->bytes = place_all(k, best, list, list + k->n, list + 2 * k->n);
+}
+
+/* ---- a segment's plan ---- */
+
+static Placement movable_pieces(Planner *k) {
+  Placement p = {.list = ctx_array(k->program->ctx, 2 * k->n + 1, sizeof *p.list)};
+  p.placed = p.list + k->n;
+  for (size_t i = 0; i < k->n; i++)
+    if (!k->piece[i].fixed) p.list[p.n++] = &k->piece[i];
+  return p;
+}
+
+static void keep_offsets(Planner *k, Segment *s) {
   for (size_t i = 0; i < k->n; i++) {
     Piece *p = &k->piece[i];
     if (p->fixed) continue;
@@ -191,6 +238,27 @@ static void plan_segment(Planner *k, int segment) {
     p->storage->last = p->last;
     if (p->exported && p->offset + p->bytes > s->exports) s->exports = p->offset + p->bytes;
   }
+}
+
+static void plan_segment(Planner *k, int segment) {
+  Segment *s = &k->schedule->segment[segment];
+  collect_pieces(k, segment);
+  Placement p = movable_pieces(k);
+  int best = 0;
+  int64_t smallest = INT64_MAX;
+  for (int order = 0; order < ORDERS; order++) {
+    sort_pieces(p.list, p.n, order);
+    int64_t bytes = place_list(k, &p);
+    if (bytes >= smallest) continue;
+    smallest = bytes;
+    best = order;
+  }
+  size_t exported = 0;
+  while (exported < p.n && p.list[exported]->exported) exported++;
+  sort_pieces(p.list, p.n, best);
+  improve(k, &p, exported, least_bytes(k, (int)s->n_steps));
+  s->bytes = p.top;
+  keep_offsets(k, s);
 }
 
 void schedule_memory(Program *p, Schedule *s) {
@@ -215,8 +283,6 @@ void schedule_memory(Program *p, Schedule *s) {
 /* ---- the bound it is measured against ---- */
 
 typedef struct {
-  const Schedule *schedule;
-  size_t task;
   int now;
   int *first, *last; /* by storage, in the order of the task's steps */
 } Lives;
@@ -229,13 +295,15 @@ static void note_life(void *self, Storage *s, bool writes) {
   k->last[s->id] = k->now;
 }
 
+static bool serves(const Segment *s, size_t task) { return task == SIZE_MAX || segment_serves(s, task); }
+
 int64_t live_of_task(const Program *p, const Schedule *s, size_t task) {
-  Lives k = {.schedule = s, .task = task};
+  Lives k = {.now = 0};
   k.first = ctx_array(p->ctx, 2 * p->n_storage + 1, sizeof *k.first);
   k.last = k.first + p->n_storage;
   for (size_t i = 0; i < p->n_storage; i++) k.first[i] = -1;
   for (size_t i = 0; i < s->n_segments; i++)
-    for (size_t j = 0; segment_serves(&s->segment[i], task) && j < s->segment[i].n_steps; j++, k.now++)
+    for (size_t j = 0; serves(&s->segment[i], task) && j < s->segment[i].n_steps; j++, k.now++)
       step_storages(s->segment[i].step[j], note_life, &k);
   int64_t *change = ctx_array(p->ctx, (size_t)k.now + 2, sizeof *change), sum = 0, most = 0;
   for (size_t i = 0; i < p->n_storage; i++) {

@@ -39,7 +39,8 @@ void schedule_memory(Program *p, Schedule *s);        /* schedule/memory.c: life
 bool segment_serves(const Segment *s, size_t task);
 int64_t arena_of_task(const Schedule *s, size_t task);             /* bytes without scratch */
 int64_t scratch_of_task(const Schedule *s, size_t task);           /* bytes for each thread; task SIZE_MAX: any */
-int64_t live_of_task(const Program *p, const Schedule *s, size_t task); /* the largest sum of live storages */
+int64_t live_of_task(const Program *p, const Schedule *s, size_t task); /* the largest sum of live storages;
+                                                                       SIZE_MAX: of a call of all tasks */
 int64_t step_scratch_each(const Step *s);                          /* bytes for each thread */
 /* Calls fn for each argument of the step that has a storage, expert loops' bodies and operands included. */
 void step_storages(const Step *s, void (*fn)(void *self, Storage *st, bool writes), void *self);

@@ -1,0 +1,62 @@
+/* A model, or a folder compiled before, as something to run. */
+#include "cli/runnable.h"
+
+#include "engine/process.h"
+#include "progress.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+bool is_folder(const char *path) {
+  struct stat s;
+  return stat(path, &s) == 0 && S_ISDIR(s.st_mode);
+}
+
+Runnable runnable_build(Ctx *c, Graph *g, const CompileOptions *compile, EngineKind kind) {
+  CompileOptions o = *compile;
+  Runnable r = {.ctx = c, .graph = g, .has_all = g->n_tasks > 1};
+  r.folder = o.out = ctx_format(c, "%s/out", temporary_folder(c));
+  if (kind == ENGINE_TCC) o.target = target_find("generic");
+  r.program = pipeline_emit(c, g, &o);
+  r.output_file = port_file_names(c, g->outputs, g->n_outputs);
+  r.engine = engine_open(c, r.folder, name_identifier(c, g->name), kind);
+  return r;
+}
+
+Runnable runnable_open(Options *o, const char *model_or_folder) {
+  Ctx *c = o->ctx;
+  ctx_set_file(c, model_or_folder);
+  if (!is_folder(model_or_folder)) return runnable_build(c, pipeline_graph(c, &o->compile), &o->compile, o->engine);
+  Runnable r = {.ctx = c, .folder = model_or_folder};
+  const char *network = folder_network(c, r.folder);
+  r.has_all = access(ctx_format(c, "%s/%s_all.c", r.folder, network), F_OK) == 0;
+  r.engine = engine_open(c, r.folder, network, o->engine);
+  return r;
+}
+
+void argument_add(Arguments *a, const char *text) {
+  a->item = ctx_grow(a->ctx, a->item, a->n + 1, &a->cap, sizeof *a->item);
+  a->item[a->n++] = text;
+  a->item[a->n] = NULL;
+}
+
+void argument_pair(Arguments *a, const char *option, const char *value) {
+  argument_add(a, option);
+  argument_add(a, value);
+}
+
+static void run_task(const Runnable *r, const Arguments *a, const char *task, const char *trouble) {
+  Arguments all = {.ctx = a->ctx};
+  for (size_t i = 0; i < a->n; i++) argument_add(&all, a->item[i]);
+  if (task) argument_pair(&all, "--task", task);
+  progress_pause();
+  int status = engine_run(r->engine, all.item, NULL);
+  if (status != 0) ctx_fail_status(r->ctx, status <= EXIT_MACHINE ? (ExitStatus)status : EXIT_MACHINE, "%s", trouble);
+}
+
+void runnable_run(const Runnable *r, const Options *o, const Arguments *a, const char *trouble) {
+  size_t named = r->graph ? 0 : o->compile.n_tasks;
+  for (size_t i = 0; i < named; i++) run_task(r, a, o->compile.tasks[i], trouble);
+  if (!named) run_task(r, a, NULL, trouble);
+  if (o->all_tasks && r->has_all) run_task(r, a, "all", trouble);
+}

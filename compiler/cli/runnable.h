@@ -1,0 +1,31 @@
+/* A model, or a folder compiled before, as something to run: what run, verify and bench share. */
+#ifndef MOECC_CLI_RUNNABLE_H
+#define MOECC_CLI_RUNNABLE_H
+
+#include "cli/cli.h"
+
+typedef struct {
+  Ctx *ctx;
+  Engine *engine;
+  const char *folder;
+  Graph *graph;              /* after the passes; NULL if a folder was given */
+  Program *program;          /* its steps; NULL if a folder was given */
+  bool has_all;              /* several tasks, and the function that computes all of them */
+  const char **output_file;  /* by graph output: the file that the driver writes, without .npy */
+} Runnable;
+
+bool is_folder(const char *path);
+/* Compiles the model, unless it is a folder that was compiled before, and builds its driver. */
+Runnable runnable_open(Options *o, const char *model_or_folder);
+/* The same for a graph after its passes; compile->out is chosen here. */
+Runnable runnable_build(Ctx *c, Graph *g, const CompileOptions *compile, EngineKind kind);
+
+/* The driver's arguments in the making. */
+typedef struct { Ctx *ctx; const char **item; size_t n, cap; } Arguments;
+void argument_add(Arguments *a, const char *text);
+void argument_pair(Arguments *a, const char *option, const char *value);
+/* Runs the driver, once for each task that was named for a folder (a model was compiled for these), and for `all` if it was
+ * asked for; leaves if it fails, `trouble` saying what that means. */
+void runnable_run(const Runnable *r, const Options *o, const Arguments *a, const char *trouble);
+
+#endif
