@@ -1,7 +1,7 @@
-/* y = f(x0, x1, ...) element by element, operands and result of any types.
- * y: rows of n elements of T, contiguous. Operands are read through strides: ELEMENT knows which are contiguous in a row,
- * which are one element for all, and which go by `step` (elements). Where rows lie says the table `outer`: the number of
- * outer loops, then per loop its length and each operand's stride in bytes; then each operand's step. Any rows and n.
+/* One expression over all elements, operands and result of any types: y = ELEMENT(operands).
+ * y: rows of n elements of T, contiguous. An operand is contiguous along a row, or one element serves the whole row, or
+ * it goes by its `step` (elements): that stands in ELEMENT. Where rows begin says the table `outer`: the number of outer
+ * loops, then per loop its length and each operand's stride in bytes; then each operand's step. Any rows and n.
  */
 #include "defaults.h"
 /* holes */

@@ -1,7 +1,7 @@
-/* y = f(x0, x1, ...) element by element, float32, vectorised.
- * y: rows of n elements, contiguous. Each operand: in a row of stride 1 or one element for all (ELEMENT knows which); its
- * rows lie as the table `outer` says: the number of outer loops, then per loop its length and each operand's stride.
- * Any rows and n, also 0; tails by partial loads and stores.
+/* One expression over all elements, float32, vectorised: y = ELEMENT(operands).
+ * y: rows of n elements, contiguous. An operand is contiguous along a row, or one element serves the whole row: that
+ * stands in ELEMENT. Where rows begin says the table `outer`: the number of outer loops, then per loop its length and
+ * each operand's stride. Any rows and n, also 0; tails by partial loads and stores.
  */
 #include "defaults.h"
 /* holes */

@@ -289,7 +289,8 @@ void node_drop_attr(Node *n, const char *name);
 /* Constant operands: input i exists and has a value. */
 const Tensor *node_const(const Node *n, int i);
 bool value_is_number(const Value *v, double *out);         /* a constant with all elements equal, of a float or integer type */
-char *node_describe(Ctx *c, const Node *n);                /* `node 812 "/x/TopK" (TopK)` and its operands with shapes */
+char *node_describe(Ctx *c, const Node *n);                /* `node 812 "/x/TopK" (TopK)` */
+char *node_operands(Ctx *c, const Node *n);                /* `%gate f32[197,16], %k i64[1] -> %w, %idx` */
 
 /* ---- ir/verify.c ---------------------------------------------------------------------------------------------------- */
 /* Checks order, uses, names, types, arity; a violation is a bug of the compiler and says after which pass it came. */

@@ -38,11 +38,20 @@ Graph *pipeline_passes(Ctx *c, Graph *model, const CompileOptions *o) {
 
 Graph *pipeline_graph(Ctx *c, const CompileOptions *o) { return pipeline_passes(c, pipeline_read(c, o), o); }
 
+Value **pipeline_outputs(Ctx *c, const Graph *g, const CompileOptions *o, size_t *n) {
+  Value **list = ctx_array(c, g->n_outputs + o->n_outputs + 1, sizeof *list);
+  *n = g->n_outputs;
+  if (*n) memcpy(list, g->outputs, *n * sizeof *list);
+  for (size_t i = 0; i < o->n_outputs; i++) {
+    Value *v = graph_find(g, o->outputs[i]);
+    if (!v || !v->producer || !v->tasks) ctx_fail(c, NULL, "\"%s\" is not computed, and cannot be given out", o->outputs[i]);
+    if (!v->is_output) list[(*n)++] = v;
+  }
+  return list;
+}
+
 /* The value becomes an output of the first task that computes it anyway. */
-static void give_out(Graph *g, const char *name) {
-  Value *v = graph_find(g, name);
-  if (!v || !v->producer || !v->tasks) ctx_fail(g->ctx, NULL, "\"%s\" is not computed, and cannot be given out", name);
-  if (v->is_output) return;
+static void give_out(Graph *g, Value *v) {
   Task *t = g->tasks;
   while (!(v->tasks >> (t - g->tasks) & 1)) t++;
   const char **outputs = ctx_array(g->ctx, t->n_outputs + 1, sizeof *outputs);
@@ -52,8 +61,7 @@ static void give_out(Graph *g, const char *name) {
   graph_add_output(g, v);
 }
 
-static Program *emit_into(Folder *folder, Graph *g, const CompileOptions *o) {
-  for (size_t i = 0; i < o->n_outputs; i++) give_out(g, o->outputs[i]);
+static Program *emit_as_it_is(Folder *folder, Graph *g, const CompileOptions *o) {
   progress_step("lowering");
   Program *p = program_new(g->ctx, g, o->target);
   p->moe_token_major = o->token_major;
@@ -66,6 +74,19 @@ static Program *emit_into(Folder *folder, Graph *g, const CompileOptions *o) {
   emit_network(p, schedule, folder, g->name, o->weights);
   folder_commit(folder);
   progress_pause();
+  return p;
+}
+
+static Program *emit_into(Folder *folder, Graph *g, const CompileOptions *o) {
+  size_t n, before = g->n_outputs;
+  Value **outputs = pipeline_outputs(g->ctx, g, o, &n);
+  Task *tasks = ctx_array(g->ctx, g->n_tasks + 1, sizeof *tasks);
+  memcpy(tasks, g->tasks, g->n_tasks * sizeof *tasks);
+  for (size_t i = before; i < n; i++)
+    if (!outputs[i]->is_output) give_out(g, outputs[i]);
+  Program *p = emit_as_it_is(folder, g, o);
+  for (; g->n_outputs > before; g->n_outputs--) g->outputs[g->n_outputs - 1]->is_output = false;
+  memcpy(g->tasks, tasks, g->n_tasks * sizeof *tasks);
   return p;
 }
 

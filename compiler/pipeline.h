@@ -26,8 +26,11 @@ Graph *pipeline_read(Ctx *c, const CompileOptions *o);
 Graph *pipeline_passes(Ctx *c, Graph *model, const CompileOptions *o);
 /* The two above. */
 Graph *pipeline_graph(Ctx *c, const CompileOptions *o);
-/* Lowers, schedules and writes the folder o->out, which appears whole or not at all. */
+/* Lowers, schedules and writes the folder o->out, which appears whole or not at all. The graph is as it was afterwards:
+ * what o->outputs adds are its outputs only meanwhile. */
 Program *pipeline_emit(Ctx *c, Graph *g, const CompileOptions *o);
+/* The outputs that the folder has: the graph's, then those of o->outputs that are none of these. */
+Value **pipeline_outputs(Ctx *c, const Graph *g, const CompileOptions *o, size_t *n);
 /* All of it. The folder is locked before any work. */
 Graph *pipeline_compile(Ctx *c, const CompileOptions *o); /* returns the graph after the passes */
 /* The model's name: its file's, or its folder's if the file is called model.onnx; made an identifier. */

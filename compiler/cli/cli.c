@@ -63,9 +63,18 @@ static void run_command(Ctx *c, void *arg) {
   call->command->run(o);
 }
 
+/* Names of a model may hold anything; a terminal is not to obey them. */
+static void print_line(const char *text) {
+  for (; *text; text++) {
+    bool control = ((unsigned char)*text < 32 && *text != '\n' && *text != '\t') || *text == 127;
+    (void)fputc(control ? '?' : *text, stderr);
+  }
+  (void)fputc('\n', stderr);
+}
+
 static void print_messages(const Ctx *c, bool quiet) {
   for (size_t i = 0; i < ctx_message_count(c); i++)
-    if (ctx_message_is_error(c, i) || !quiet) fprintf(stderr, "%s\n", ctx_message(c, i));
+    if (ctx_message_is_error(c, i) || !quiet) print_line(ctx_message(c, i));
 }
 
 /* Descriptors 0 to 2 must be taken, or the first files opened would be written to as if they were stdout: a closed one
@@ -122,5 +131,6 @@ int cli_main(int argc, char **argv) {
   const char *name = asked ? argv[2] : first;
   const CommandInfo *command = find_command(name);
   if (!command) return no_command(name);
-  return asked || options_want_help(argc - 2, argv + 2) ? help(command) : run(command, argc - 2, argv + 2);
+  if (asked || options_want_help(argc - 2, argv + 2)) return (int)help(command);
+  return (int)run(command, argc - 2, argv + 2);
 }

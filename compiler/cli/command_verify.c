@@ -10,14 +10,23 @@
 
 #include <string.h>
 
+/* So many values are compared at a time: a function that gives out all of them has as many parameters, of which libtcc
+ * takes about 250. */
+enum { PART = 150 };
+
+typedef struct {
+  Runnable run, plain;
+  const char *const *name; size_t n; /* of the values that both give out */
+} Part;
+
 typedef struct {
   Options *o;
   Ctx *c;
   Tolerance tolerance;
   Graph *model;        /* as read: the order of inputs and outputs */
-  Runnable run, plain; /* plain: with --layers */
-  const char **layer; size_t n_layers; /* names of the values that both give out */
-  const char *folder, *plain_folder;   /* for their inputs and outputs; each data set's replace the last one's */
+  Runnable run;
+  Part *part; size_t n_parts, cap_parts; /* with --layers */
+  const char *folder, *plain_folder; /* for inputs and outputs; each data set's replace the last one's */
   Report report;
 } Verify;
 
@@ -29,28 +38,40 @@ static bool has_moe(const Graph *g) {
   return false;
 }
 
-/* The model with what has to be looked at given out as well; and, for --layers, the plain graph. */
+static void build_part(Verify *v, Graph *g, Graph *plain, const char *const *name, size_t n) {
+  CompileOptions fast = v->o->compile, slow = v->o->compile;
+  fast.outputs = slow.outputs = name;
+  fast.n_outputs = slow.n_outputs = n;
+  v->part = ctx_grow(v->c, v->part, v->n_parts, &v->cap_parts, sizeof *v->part);
+  Part *p = &v->part[v->n_parts++];
+  *p = (Part){.name = name, .n = n};
+  p->run = runnable_build(v->c, g, &fast, v->o->engine);
+  p->plain = runnable_build(v->c, plain, &slow, ENGINE_TCC);
+}
+
+static void build_layers(Verify *v, Graph *g) {
+  CompileOptions o = v->o->compile;
+  o.passes.plain = true;
+  o.passes.dump = NULL;
+  const char **names = NULL;
+  size_t n = 0, cap = 0;
+  Graph *plain = pipeline_graph(v->c, &o);
+  layers_common(v->c, g, plain, &names, &n, &cap);
+  for (size_t i = 0; i < n; i += PART) build_part(v, g, plain, names + i, n - i < PART ? n - i : PART);
+}
+
+/* The model, the routers' scores being given out as well; and, for --layers, both graphs with what they have in common. */
 static void build(Verify *v) {
-  Options *o = v->o;
-  Ctx *c = v->c;
-  CompileOptions compile = o->compile, plain = o->compile;
-  v->model = pipeline_read(c, &compile);
-  Graph *g = pipeline_passes(c, v->model, &compile), *reference = NULL;
+  CompileOptions compile = v->o->compile;
+  v->model = pipeline_read(v->c, &compile);
+  Graph *g = pipeline_passes(v->c, v->model, &compile);
   const char **names = NULL;
   size_t cap = 0;
-  if (o->layers) {
-    plain.passes.plain = true;
-    plain.passes.dump = NULL;
-    reference = pipeline_graph(c, &plain);
-    layers_common(c, g, reference, &names, &v->n_layers, &cap);
-    plain.outputs = v->layer = names;
-    plain.n_outputs = compile.n_outputs = v->n_layers;
-  }
   routing_wanted(g, &names, &compile.n_outputs, &cap);
   compile.outputs = names;
   v->report.has_moe = has_moe(g);
-  v->run = runnable_build(c, g, &compile, o->engine);
-  if (reference) v->plain = runnable_build(c, reference, &plain, ENGINE_TCC);
+  v->run = runnable_build(v->c, g, &compile, v->o->engine);
+  if (v->o->layers) build_layers(v, g);
 }
 
 /* ---- one data set ---- */
@@ -83,8 +104,7 @@ static const char *file_of(Verify *v, size_t task, const char *name) {
   const Task *asked = &v->model->tasks[task], *joined = &v->run.graph->tasks[task];
   for (size_t i = 0; i < asked->n_outputs; i++) {
     if (strcmp(asked->outputs[i], name) != 0) continue;
-    for (size_t k = 0; k < v->run.graph->n_outputs; k++)
-      if (strcmp(v->run.graph->outputs[k]->name, joined->outputs[i]) == 0) return v->run.output_file[k];
+    return runnable_file(&v->run, graph_find(v->run.graph, joined->outputs[i]));
   }
   return NULL;
 }
@@ -138,17 +158,26 @@ static const char *run_on(Verify *v, const Runnable *r, const DataSet *s, const 
   return ctx_format(c, "%s/out", folder);
 }
 
+static LayerResults run_layers(Verify *v, const DataSet *s) {
+  LayerResults all = {.first = -1};
+  for (size_t i = 0; i < v->n_parts; i++) {
+    Part *p = &v->part[i];
+    const char *folder = run_on(v, &p->run, s, v->folder, v->o->threads), *plain = run_on(v, &p->plain, s, v->plain_folder, 1);
+    layers_compare(&all, &p->run, &p->plain, p->name, p->n, &v->tolerance, folder, plain);
+  }
+  return all;
+}
+
 static void run_set(Verify *v, DataSet *s) {
   SetResult r = {.name = s->name};
   progress_step("running %s", s->name);
   data_set_read(v->c, s, v->model, v->run.graph);
   const char *folder = run_on(v, &v->run, s, v->folder, v->o->threads);
-  const char *plain = v->o->layers ? run_on(v, &v->plain, s, v->plain_folder, 1) : NULL;
   uint64_t tasks = tasks_meant(v, s);
   judge_outputs(v, s, &r, folder, tasks);
   if (v->report.has_moe) r.routing = routing_margin(&v->run, v->model, s, folder, tasks ? tasks : UINT64_MAX);
-  if (plain) r.layers = layers_compare(&v->run, &v->plain, v->layer, v->n_layers, &v->tolerance, folder, plain);
-  v->report.diverging += plain && r.layers.first >= 0;
+  if (v->o->layers) r.layers = run_layers(v, s);
+  v->report.diverging += v->o->layers && r.layers.first >= 0;
   v->report.set = ctx_grow(v->c, v->report.set, v->report.n_sets, &v->report.cap_sets, sizeof r);
   v->report.set[v->report.n_sets++] = r;
   progress_pause();

@@ -18,9 +18,16 @@ Runnable runnable_build(Ctx *c, Graph *g, const CompileOptions *compile, EngineK
   r.folder = o.out = ctx_format(c, "%s/out", temporary_folder(c));
   if (kind == ENGINE_TCC) o.target = target_find("generic");
   r.program = pipeline_emit(c, g, &o);
-  r.output_file = port_file_names(c, g->outputs, g->n_outputs);
+  r.output = pipeline_outputs(c, g, &o, &r.n_outputs);
+  r.output_file = port_file_names(c, r.output, r.n_outputs);
   r.engine = engine_open(c, r.folder, name_identifier(c, g->name), kind);
   return r;
+}
+
+const char *runnable_file(const Runnable *r, const Value *v) {
+  for (size_t i = 0; i < r->n_outputs; i++)
+    if (r->output[i] == v) return r->output_file[i];
+  return NULL;
 }
 
 Runnable runnable_open(Options *o, const char *model_or_folder) {
@@ -35,8 +42,9 @@ Runnable runnable_open(Options *o, const char *model_or_folder) {
 }
 
 void argument_add(Arguments *a, const char *text) {
-  a->item = ctx_grow(a->ctx, a->item, a->n + 1, &a->cap, sizeof *a->item);
+  a->item = ctx_grow(a->ctx, a->item, a->n, &a->cap, sizeof *a->item);
   a->item[a->n++] = text;
+  a->item = ctx_grow(a->ctx, a->item, a->n, &a->cap, sizeof *a->item);
   a->item[a->n] = NULL;
 }
 

@@ -11,7 +11,8 @@ typedef struct {
   Graph *graph;              /* after the passes; NULL if a folder was given */
   Program *program;          /* its steps; NULL if a folder was given */
   bool has_all;              /* several tasks, and the function that computes all of them */
-  const char **output_file;  /* by graph output: the file that the driver writes, without .npy */
+  Value **output; size_t n_outputs; /* what it gives: the graph's outputs, and what was asked for besides */
+  const char **output_file;  /* by output: the file that the driver writes, without .npy */
 } Runnable;
 
 bool is_folder(const char *path);
@@ -19,6 +20,8 @@ bool is_folder(const char *path);
 Runnable runnable_open(Options *o, const char *model_or_folder);
 /* The same for a graph after its passes; compile->out is chosen here. */
 Runnable runnable_build(Ctx *c, Graph *g, const CompileOptions *compile, EngineKind kind);
+/* What the driver calls the file of this output, without .npy; NULL: it is none. */
+const char *runnable_file(const Runnable *r, const Value *v);
 
 /* The driver's arguments in the making. */
 typedef struct { Ctx *ctx; const char **item; size_t n, cap; } Arguments;

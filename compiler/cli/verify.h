@@ -42,15 +42,15 @@ typedef struct {
   Comparison r;
 } LayerResult;
 typedef struct {
-  LayerResult *layer; size_t n;
+  LayerResult *layer; size_t n, cap;
   int64_t first;             /* that differs; -1: none */
 } LayerResults;
 
 /* Adds the names of the computed values that mean the same in both graphs, in the first one's order. */
 void layers_common(Ctx *c, const Graph *optimised, const Graph *plain, const char ***names, size_t *n, size_t *cap);
-/* Compares what both have written; a name that is no value of either is a bug. */
-LayerResults layers_compare(const Runnable *optimised, const Runnable *plain, const char *const *name, size_t n,
-                            const Tolerance *t, const char *folder, const char *plain_folder);
+/* Compares what both have written of the named values, behind the results that are there already. */
+void layers_compare(LayerResults *all, const Runnable *optimised, const Runnable *plain, const char *const *name, size_t n,
+                    const Tolerance *t, const char *folder, const char *plain_folder);
 const char *kernels_of(const Runnable *r, const Node *n);    /* those that compute it, with commas */
 
 /* ---- verify_report.c: what is said ---- */

@@ -48,22 +48,20 @@ static Comparison compare_apart(Ctx *c, const Tolerance *t, const char *a, const
 }
 
 static const char *written(const Runnable *r, const char *folder, const char *name) {
-  for (size_t i = 0; i < r->graph->n_outputs; i++)
-    if (strcmp(r->graph->outputs[i]->name, name) == 0) return ctx_format(r->ctx, "%s/%s.npy", folder, r->output_file[i]);
-  ctx_fail(r->ctx, NULL, "internal error: \"%s\" is not given out", name);
+  const char *file = runnable_file(r, graph_find(r->graph, name));
+  if (!file) ctx_fail(r->ctx, NULL, "internal error: \"%s\" is not given out", name);
+  return ctx_format(r->ctx, "%s/%s.npy", folder, file);
 }
 
-LayerResults layers_compare(const Runnable *optimised, const Runnable *plain, const char *const *name, size_t n,
-                            const Tolerance *t, const char *folder, const char *plain_folder) {
-  Ctx *c = optimised->ctx;
-  LayerResults all = {.layer = ctx_array(c, n + 1, sizeof *all.layer), .n = n, .first = -1};
+void layers_compare(LayerResults *all, const Runnable *optimised, const Runnable *plain, const char *const *name, size_t n,
+                    const Tolerance *t, const char *folder, const char *plain_folder) {
   for (size_t i = 0; i < n; i++) {
-    LayerResult *l = &all.layer[i];
-    l->value = graph_find(optimised->graph, name[i]);
-    l->r = compare_apart(c, t, written(optimised, folder, name[i]), written(plain, plain_folder, name[i]));
-    if (!l->r.ok && all.first < 0) all.first = (int64_t)i;
+    LayerResult l = {.value = graph_find(optimised->graph, name[i])};
+    l.r = compare_apart(optimised->ctx, t, written(optimised, folder, name[i]), written(plain, plain_folder, name[i]));
+    if (!l.r.ok && all->first < 0) all->first = (int64_t)all->n;
+    all->layer = ctx_grow(optimised->ctx, all->layer, all->n, &all->cap, sizeof l);
+    all->layer[all->n++] = l;
   }
-  return all;
 }
 
 static void add_kernel(Text *t, const Kernel *k) { text_add(t, "%s%s", t->len ? ", " : "", k->name); }

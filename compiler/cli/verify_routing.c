@@ -63,8 +63,8 @@ double scores_margin(const Tensor *scores, int64_t k, bool softmax, int64_t *tok
 /* The scores as they were: constant, given by the data set, or written by the driver. */
 static const Tensor *read_scores(const Runnable *r, const Graph *model, const DataSet *s, const char *folder, const Value *v) {
   if (v->tensor) return v->tensor;
-  for (size_t i = 0; i < r->graph->n_outputs; i++)
-    if (r->graph->outputs[i] == v) return npy_read(r->ctx, ctx_format(r->ctx, "%s/%s.npy", folder, r->output_file[i]));
+  const char *file = runnable_file(r, v);
+  if (file) return npy_read(r->ctx, ctx_format(r->ctx, "%s/%s.npy", folder, file));
   for (size_t i = 0; i < model->n_inputs; i++)
     if (strcmp(model->inputs[i]->name, v->name) == 0) return s->input[i];
   return NULL;

@@ -66,21 +66,13 @@ static void add_tensor(Emission *e, Text *t, const Port *p) {
   text_add(t, v->shape.rank ? "}}}," : "0}}},");
 }
 
-static bool takes(const Emission *e, size_t task, const Port *p, bool output) {
-  if (task == e->n_tasks) return true;
-  if (!output) return port_of_task(e, p, task);
-  for (size_t i = 0; i < e->task[task].task->n_outputs; i++)
-    if (strcmp(e->task[task].task->outputs[i], p->value->name) == 0) return true;
-  return false;
-}
-
 /* The table of a task's inputs or outputs; returns how many. */
 static size_t add_tensors(Emission *e, Text *t, size_t task, const char *id, bool output) {
   Text list = {.ctx = e->ctx};
   const Port *port = output ? e->output : e->input;
   size_t n = output ? e->n_outputs : e->n_inputs, taken = 0;
   for (size_t i = 0; i < n; i++)
-    if (takes(e, task, &port[i], output)) {
+    if (output ? port_from_task(e, &port[i], task) : port_of_task(e, &port[i], task)) {
       add_tensor(e, &list, &port[i]);
       taken++;
     }

@@ -44,23 +44,25 @@ void emit_network(Program *p, Schedule *s, Folder *folder, const char *name, Wei
 
 /* The parts, one file each. */
 char *emit_interface(Emission *e);                       /* emit/interface.c: N.h */
-char *emit_internal(Emission *e);                        /*                    N_internal.h */
-int64_t emit_stream_buffer(const Emission *e);            /* bytes of one of the two buffers */
-void emit_entry(Emission *e, Text *t, size_t task);      /* the task function; n_tasks: N_all */
-char *emit_core(Emission *e);                            /* emit/network.c:   N.c */
-char *emit_task(Emission *e, size_t task);               /*                    N_task_T.c */
-char *emit_all(Emission *e);                             /*                    N_all.c */
-void emit_segment(Emission *e, Text *t, size_t segment); /* emit/layer.c: its layers' functions and what calls them */
+char *emit_internal(Emission *e);                        /* emit/frame.c:     N_internal.h */
+void emit_entry(Emission *e, Text *t, size_t task);      /*                   the task function; n_tasks: N_all */
+void emit_prototype(Emission *e, Text *t, size_t task, const char *end); /* emit/interface.c: its head */
+int64_t emit_stream_buffer(const Emission *e);           /* emit/network.c:   bytes of one of the two buffers */
+char *emit_core(Emission *e);                            /*                   N.c */
+char *emit_task(Emission *e, size_t task);               /*                   N_task_T.c */
+char *emit_all(Emission *e);                             /*                   N_all.c */
+void emit_segment(Emission *e, Text *t, size_t segment); /* emit/segment.c:   its units, its layers, what calls them */
 const char *segment_function(Emission *e, size_t segment);
-char *emit_kernels(Emission *e);                         /* emit/kernels.c: N_kernels.c */
+const char *segment_region(Emission *e, size_t segment); /*                   where its values are: a field of the frame */
+void emit_layer(Emission *e, Text *t, const Segment *segment, const Layer *l); /* emit/layer.c: a layer's function */
+char *emit_kernels(Emission *e);                         /* emit/kernels.c:   N_kernels.c */
 char *emit_kernels_header(Emission *e);
-void emit_weights(Emission *e, Folder *folder);          /* emit/weights.c: N_weights.bin, .c or .S */
-void emit_build_files(Emission *e, Folder *folder);      /* emit/build.c: runtime, driver, Makefile, CMakeLists.txt */
-char *emit_report(Emission *e);                          /* emit/report.c: report.json */
+void emit_weights(Emission *e, Folder *folder);          /* emit/weights.c:   N_weights.bin, .c or .S */
+void emit_build_files(Emission *e, Folder *folder);      /* emit/build.c:     runtime, driver, Makefile, CMakeLists.txt */
+char *emit_report(Emission *e);                          /* emit/report.c:    report.json */
 
-/* Does the task's code have the input (it does not bind it)? */
-bool port_of_task(const Emission *e, const Port *port, size_t task);
-int output_index(const Emission *e, const Value *v);
-int input_index(const Emission *e, const Value *v);
+bool port_of_task(const Emission *e, const Port *port, size_t task);   /* does the task take the input? n_tasks: all */
+bool port_from_task(const Emission *e, const Port *port, size_t task); /* does it give the output? */
+const Port *port_of_value(const Emission *e, const Value *v);          /* of a graph input or output */
 
 #endif

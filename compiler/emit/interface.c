@@ -1,5 +1,6 @@
-/* N.h, the interface that users include, and N_internal.h, what the network's own files share. */
+/* N.h, the interface that users include. */
 #include "emit/emit.h"
+#include "emit/lines.h"
 
 #include <string.h>
 
@@ -12,69 +13,116 @@ static const char *meta(const Emission *e, const char *kind, const Value *v) {
 }
 
 bool port_of_task(const Emission *e, const Port *port, size_t task) {
-  return !task_binds(e->task[task].task, port->value->name);
+  return task == e->n_tasks || !task_binds(e->task[task].task, port->value->name);
 }
 
-static bool gives(const TaskNames *t, const Port *port) {
-  for (size_t i = 0; i < t->task->n_outputs; i++)
-    if (strcmp(t->task->outputs[i], port->value->name) == 0) return true;
+bool port_from_task(const Emission *e, const Port *port, size_t task) {
+  if (task == e->n_tasks) return true;
+  const Task *t = e->task[task].task;
+  for (size_t i = 0; i < t->n_outputs; i++)
+    if (strcmp(t->outputs[i], port->value->name) == 0) return true;
   return false;
 }
 
 static int64_t length(const Port *p) { return shape_count(&p->value->shape); }
 
-static void describe(Emission *e, Text *t, const char *direction, const Port *p, const char *kind) {
-  const char *about = meta(e, kind, p->value);
-  text_add(t, "\n * %s %s: %s \"%s\"%s%s", direction, p->id, shape_text(e->ctx, p->value->dtype, &p->value->shape),
-           text_harmless(e->ctx, p->value->name), about ? ", " : "", about ? about : "");
+static const char *shape_of_port(const Emission *e, const Port *p) {
+  return shape_text(e->ctx, p->value->dtype, &p->value->shape);
 }
 
-static void parameter(Text *t, const Port *p, bool constant) {
+/* ---- functions ---- */
+
+/* One line of a task's comment: " * in: image, f32[1,3,128,256], layout=NCHW color=RGB". */
+static void describe(Emission *e, Text *t, const Port *p, bool output) {
+  const char *about = meta(e, output ? "output" : "input", p->value), *name = text_harmless(e->ctx, p->value->name);
+  Text line = {.ctx = e->ctx};
+  text_add(&line, "%s: %s, %s", output ? "out" : "in", p->id, shape_of_port(e, p));
+  if (strcmp(name, p->id) != 0) text_add(&line, ", \"%s\" in the model", name);
+  if (about && strcmp(about, p->id) != 0) text_add(&line, ", %s", about);
+  const char *text = line.text;
+  for (bool first = true; *text; first = false) {
+    size_t width = LINE_COLUMNS - (first ? 6 : 10), n = strlen(text);
+    if (n > width)
+      for (n = width; n > width / 2 && text[n] != ' ';) n--;
+    text_add(t, "\n * %s%.*s", first ? "" : "    ", (int)n, text);
+    for (text += n; *text == ' ';) text++;
+  }
+}
+
+static void add_parameter(Text *t, const Port *p, bool constant) {
   text_add(t, ", %s%s %s%s", constant ? "const " : "", dtype_c(p->value->dtype), length(p) ? "" : "*", p->id);
   if (length(p)) text_add(t, "[%s]", p->macro);
 }
 
-/* "N *m, const float image[N_IMAGE_LEN], float depth[N_DEPTH_LEN]"; task n_tasks is all of them. */
-static void parameters(Emission *e, Text *t, size_t task) {
-  bool all = task == e->n_tasks;
-  text_add(t, "%s *m", e->name);
+void emit_prototype(Emission *e, Text *t, size_t task, const char *end) {
+  Text line = {.ctx = e->ctx};
+  text_add(&line, "moecc_status %s_%s(%s *m", e->name, task == e->n_tasks ? "all" : e->task[task].id, e->name);
   for (size_t i = 0; i < e->n_inputs; i++)
-    if (all || port_of_task(e, &e->input[i], task)) parameter(t, &e->input[i], true);
+    if (port_of_task(e, &e->input[i], task)) add_parameter(&line, &e->input[i], true);
   for (size_t i = 0; i < e->n_outputs; i++)
-    if (all || gives(&e->task[task], &e->output[i])) parameter(t, &e->output[i], false);
+    if (port_from_task(e, &e->output[i], task)) add_parameter(&line, &e->output[i], false);
+  line_add(t, "%s)%s", line.text, end);
 }
 
 static void declare_task(Emission *e, Text *t, size_t task) {
-  bool all = task == e->n_tasks;
-  text_add(t, "\n/* %s.", all ? "All tasks in one call, which computes what they share once; needs every task" : text_harmless(e->ctx, e->task[task].task->name));
+  if (task == e->n_tasks)
+    text_add(t, "\n/* All tasks in one call, which computes what they share once; init must have been given every task.");
+  else
+    text_add(t, "\n/* The task \"%s\".", text_harmless(e->ctx, e->task[task].task->name));
   for (size_t i = 0; i < e->n_inputs; i++)
-    if (all || port_of_task(e, &e->input[i], task)) describe(e, t, "in: ", &e->input[i], "input");
+    if (port_of_task(e, &e->input[i], task)) describe(e, t, &e->input[i], false);
   for (size_t i = 0; i < e->n_outputs; i++)
-    if (all || gives(&e->task[task], &e->output[i])) describe(e, t, "out:", &e->output[i], "output");
-  text_add(t, " */\nmoecc_status %s_%s(", e->name, all ? "all" : e->task[task].id);
-  parameters(e, t, task);
-  text_add(t, ");\n");
+    if (port_from_task(e, &e->output[i], task)) describe(e, t, &e->output[i], true);
+  text_add(t, " */\n");
+  emit_prototype(e, t, task, ";");
 }
 
-static void sizes(Emission *e, Text *t) {
-  text_add(t, "/* Elements of each input and output. */\n");
-  for (size_t i = 0; i < e->n_inputs; i++)
-    text_add(t, "#define %s %lld\n", e->input[i].macro, (long long)length(&e->input[i]));
-  for (size_t i = 0; i < e->n_outputs; i++)
-    text_add(t, "#define %s %lld\n", e->output[i].macro, (long long)length(&e->output[i]));
-  text_add(t, "\n/* Tasks: bits for init. */\n");
-  for (size_t i = 0; i < e->n_tasks; i++) text_add(t, "#define %s_TASK_%s (1u << %zu)\n", e->upper, e->task[i].upper, i);
-  text_add(t, "#define %s_TASKS_ALL %lluu\n", e->upper,
-           (unsigned long long)(e->n_tasks == 32 ? UINT32_MAX : (UINT32_C(1) << e->n_tasks) - 1));
+/* ---- macros ---- */
+
+static void define(Columns *macros, const char *name, const char *value) {
+  columns_add(macros, ctx_format(macros->ctx, "#define %s", name), value);
+}
+
+static void define_lengths(Emission *e, Text *t) {
+  Columns macros = {.ctx = e->ctx}, lines = {.ctx = e->ctx};
+  size_t widest = 0;
+  for (size_t i = 0; i < e->n_inputs + e->n_outputs; i++) {
+    const Port *p = i < e->n_inputs ? &e->input[i] : &e->output[i - e->n_inputs];
+    if (strlen(p->macro) > widest) widest = strlen(p->macro);
+  }
+  for (size_t i = 0; i < e->n_inputs + e->n_outputs; i++) {
+    const Port *p = i < e->n_inputs ? &e->input[i] : &e->output[i - e->n_inputs];
+    columns_add(&lines, ctx_format(e->ctx, "#define %-*s %lld", (int)widest, p->macro, (long long)length(p)),
+                ctx_format(e->ctx, "/* %s */", shape_of_port(e, p)));
+  }
+  if (lines.n) text_add(t, "/* Elements of each input and output. */\n");
+  columns_write(&lines, t);
+  text_add(t, "%s/* Tasks: bits for init. */\n", widest ? "\n" : "");
+  for (size_t i = 0; i < e->n_tasks; i++)
+    define(&macros, ctx_format(e->ctx, "%s_TASK_%s", e->upper, e->task[i].upper), ctx_format(e->ctx, "(1u << %zu)", i));
+  define(&macros, ctx_format(e->ctx, "%s_TASKS_ALL", e->upper),
+         ctx_format(e->ctx, "0x%llxu", (unsigned long long)(((uint64_t)1 << e->n_tasks) - 1)));
+  columns_write(&macros, t);
+}
+
+static const char *arena_value(Emission *e, int64_t bytes, int64_t scratch) {
+  return ctx_format(e->ctx, "((size_t)%lld + (size_t)(threads) * %lld)", (long long)bytes, (long long)scratch);
+}
+
+static void define_sizes(Emission *e, Text *t) {
+  Columns macros = {.ctx = e->ctx};
+  const Schedule *s = e->schedule;
   text_add(t, "\n/* Bytes of arena, aligned to MOECC_ALIGN, for a number of threads: for all tasks and %s_all, and for one task.\n"
               " * Weights that stream from a source need %s_STREAM_BYTES more. */\n", e->name, e->upper);
-  text_add(t, "#define %s_ARENA_BYTES(threads) ((size_t)%lld + (size_t)(threads) * %lld)\n", e->upper,
-           (long long)e->schedule->arena_all, (long long)e->schedule->scratch);
+  define(&macros, ctx_format(e->ctx, "%s_ARENA_BYTES(threads)", e->upper), arena_value(e, s->arena_all, s->scratch));
   for (size_t i = 0; i < e->n_tasks; i++)
-    text_add(t, "#define %s_%s_ARENA_BYTES(threads) ((size_t)%lld + (size_t)(threads) * %lld)\n", e->upper, e->task[i].upper,
-             (long long)arena_of_task(e->schedule, i), (long long)scratch_of_task(e->schedule, i));
-  text_add(t, "#define %s_STREAM_BYTES ((size_t)%lld)\n", e->upper, (long long)(2 * emit_stream_buffer(e)));
-  text_add(t, "#define %s_WEIGHT_BYTES %lluu /* of %s_weights.bin */\n", e->upper, (unsigned long long)e->pack_bytes, e->name);
+    define(&macros, ctx_format(e->ctx, "%s_%s_ARENA_BYTES(threads)", e->upper, e->task[i].upper),
+           arena_value(e, arena_of_task(s, i), scratch_of_task(s, i)));
+  define(&macros, ctx_format(e->ctx, "%s_STREAM_BYTES", e->upper),
+         ctx_format(e->ctx, "((size_t)%lld)", (long long)(2 * emit_stream_buffer(e))));
+  columns_write(&macros, t);
+  text_add(t, "\n/* Bytes of %s_weights.bin. */\n#define %s_WEIGHT_BYTES UINT64_C(%llu)\n", e->name, e->upper,
+           (unsigned long long)e->pack_bytes);
 }
 
 char *emit_interface(Emission *e) {
@@ -85,77 +133,17 @@ char *emit_interface(Emission *e) {
                " * order. Nothing is kept between calls but weights. One context serves one thread at a time.\n */\n",
            n, text_harmless(e->ctx, e->title), n, n);
   text_add(&t, "#ifndef %s_H\n#define %s_H\n\n#include \"moecc_rt.h\"\n\n#ifdef __cplusplus\nextern \"C\" {\n#endif\n\n", N, N);
-  sizes(e, &t);
+  define_lengths(e, &t);
+  define_sizes(e, &t);
   text_add(&t, "\ntypedef struct %s {\n  moecc_context c;\n} %s;\n", n, n);
   text_add(&t, "\n/* Prepares a context for a set of tasks (%s_TASK_… bits) and checks their weights. %s\n"
                " * o may be NULL. On MOECC_ERROR_ARENA, m->c.needed says how many bytes are wanted. */\n", N,
            e->weights == WEIGHTS_EMBED ? "The weights are linked in: w may be NULL." : "w: where the weights come from.");
-  text_add(&t, "moecc_status %s_init(%s *m, unsigned tasks, void *arena, size_t bytes, const moecc_source *w, const moecc_options *o);\n", n, n);
+  line_add(&t, "moecc_status %s_init(%s *m, unsigned tasks, void *arena, size_t bytes, const moecc_source *w, "
+               "const moecc_options *o);", n, n);
   text_add(&t, "void %s_close(%s *m);\n", n, n);
   for (size_t i = 0; i < e->n_tasks; i++) declare_task(e, &t, i);
   if (e->n_tasks > 1) declare_task(e, &t, e->n_tasks);
   text_add(&t, "\n#ifdef __cplusplus\n}\n#endif\n#endif\n");
   return t.text;
-}
-
-char *emit_internal(Emission *e) {
-  Text t = {.ctx = e->ctx};
-  const char *n = e->name, *N = e->upper;
-  size_t regions = e->schedule->n_segments;
-  text_add(&t, "/* %s_internal.h: what the network's own files share. */\n#ifndef %s_INTERNAL_H\n#define %s_INTERNAL_H\n\n"
-               "#include <math.h>\n\n#include \"%s.h\"\n#include \"%s_kernels.h\"\n\n", n, N, N, n, n);
-  text_add(&t, "/* Where a call's memory is: a region for each segment, the caller's buffers, and scratch for each thread. */\n"
-               "typedef struct %s_frame {\n  unsigned char *region[%zu];\n  const void *input[%zu];\n  void *output[%zu];\n"
-               "  unsigned char *scratch;\n  size_t threads;\n} %s_frame;\n\n", n, regions ? regions : 1,
-           e->n_inputs ? e->n_inputs : 1, e->n_outputs ? e->n_outputs : 1, n);
-  text_add(&t, "/* Segments: what all tasks need, what some do, and each task's own part. */\n");
-  for (size_t i = 0; i < regions; i++)
-    text_add(&t, "moecc_status %s(%s *m, const %s_frame *f);\n", segment_function(e, i), n, n);
-  text_add(&t, "\n#endif\n");
-  return t.text;
-}
-
-/* ---- entries: one task, or all ---- */
-
-static void check_arguments(Emission *e, Text *t, size_t task) {
-  bool all = task == e->n_tasks;
-  text_add(t, "  if (!m");
-  for (size_t i = 0; i < e->n_inputs; i++)
-    if (all || port_of_task(e, &e->input[i], task)) text_add(t, " || !%s", e->input[i].id);
-  for (size_t i = 0; i < e->n_outputs; i++)
-    if (all || gives(&e->task[task], &e->output[i])) text_add(t, " || !%s", e->output[i].id);
-  text_add(t, ") return MOECC_ERROR_ARGUMENT;\n");
-}
-
-static void fill_frame(Emission *e, Text *t, size_t task) {
-  bool all = task == e->n_tasks;
-  const Schedule *s = e->schedule;
-  text_add(t, "  %s_frame f;\n", e->name);
-  text_add(t, "  memset(&f, 0, sizeof f);\n");
-  for (size_t i = 0; i < s->n_segments; i++)
-    if (all || segment_serves(&s->segment[i], task))
-      text_add(t, all && s->base_all[i] ? "  f.region[%zu] = m->c.arena + %lld;\n" : "  f.region[%zu] = m->c.arena;\n", i,
-               (long long)s->base_all[i]);
-  for (size_t i = 0; i < e->n_inputs; i++)
-    if (all || port_of_task(e, &e->input[i], task)) text_add(t, "  f.input[%zu] = %s;\n", i, e->input[i].id);
-  for (size_t i = 0; i < e->n_outputs; i++)
-    if (all || gives(&e->task[task], &e->output[i])) text_add(t, "  f.output[%zu] = %s;\n", i, e->output[i].id);
-  text_add(t, "  f.scratch = m->c.arena + %lld;\n", (long long)(all ? s->arena_all : arena_of_task(s, task)));
-  text_add(t, "  f.threads = m->c.pool ? m->c.pool->threads : 1;\n");
-}
-
-void emit_entry(Emission *e, Text *t, size_t task) {
-  bool all = task == e->n_tasks;
-  text_add(t, "\nmoecc_status %s_%s(", e->name, all ? "all" : e->task[task].id);
-  parameters(e, t, task);
-  text_add(t, ")\n{\n");
-  check_arguments(e, t, task);
-  if (all)
-    text_add(t, "  if (m->c.state && m->c.tasks != %s_TASKS_ALL) return MOECC_ERROR_TASK;\n", e->upper);
-  text_add(t, "  moecc_status status = moecc_call_begin(&m->c, %zu);\n  if (status) return status;\n", all ? (size_t)0 : task);
-  fill_frame(e, t, task);
-  for (size_t i = 0; i < e->schedule->n_segments; i++)
-    if (all || segment_serves(&e->schedule->segment[i], task))
-      text_add(t, "  if (!status) status = %s(m, &f);\n", segment_function(e, i));
-  text_add(t, "  return moecc_call_end(&m->c, status);\n}\n");
 }

@@ -1,298 +1,244 @@
-/* A segment's code: one function for each layer, and the function that calls them.
- *
- * A layer function declares pointers to the memory that it touches, named after the model's values, and then calls
- * kernels, each call under a comment that says which ONNX node it came from.
+/* A layer's function: pointers to the memory that it touches, named after the model's values, then calls of kernels, each
+ * under a comment that says which ONNX node it came from.
  */
-#include "emit/emit.h"
+#include "emit/call.h"
+#include "emit/labels.h"
+#include "emit/lines.h"
 
-#include <math.h>
 #include <string.h>
 
-enum { COLUMNS = 118 };
+/* ---- declarations ---- */
 
-/* One layer function in the making. */
-typedef struct {
-  Emission *e;
-  Text *out;
-  NameSet *names;
-  const Layer *layer;
-  const char **local;  /* by Storage.id: the pointer's name, or NULL */
-  const char *indent;
-  int tables;          /* static tables so far */
-  bool weights;        /* `w` is declared */
-} Function;
-
-/* ---- literals ---- */
-
-static const char *float_literal(Ctx *c, double x, bool single) {
-  if (isnan(x)) return single ? "NAN" : "(double)NAN";
-  if (isinf(x)) return ctx_format(c, "%s%sINFINITY", x < 0 ? "-" : "", single ? "" : "(double)");
-  char *s = single ? ctx_format(c, "%.9g", x) : ctx_format(c, "%.17g", x);
-  if (!strpbrk(s, ".e")) s = ctx_format(c, "%s.0", s);
-  return single ? ctx_format(c, "%sf", s) : s;
+static const char *scope_of(const Value *v) {
+  return v && v->producer && v->producer->scope ? v->producer->scope : "";
 }
 
-/* The identifier of a value within its layer: what its name has beyond the layer's scope. */
+/* What the function calls a value: as short as it can be without meaning two things. */
 static const char *local_name(Function *f, const Storage *s) {
-  const char *name = s->name ? s->name : "temporary", *scope = f->layer->scope;
-  while (*name == '/') name++;
-  size_t len = strlen(scope);
-  if (len && strncmp(name, scope, len) == 0 && name[len] == '/') name += len + 1;
-  size_t n = strlen(name);
-  const char *output = strstr(name, "_output_0");
-  if (output && output[9] == 0) n = (size_t)(output - name);
-  char *text = ctx_strndup(f->e->ctx, name, n < 40 ? n : 40);
-  return name_unique(f->names, name_identifier(f->e->ctx, text));
-}
-
-/* ---- pointers ---- */
-
-static const char *storage_place(Function *f, const Storage *s) {
   Ctx *c = f->e->ctx;
-  switch (s->kind) {
-  case ST_INPUT: return ctx_format(c, "f->input[%d]", input_index(f->e, s->value));
-  case ST_OUTPUT: return ctx_format(c, "f->output[%d]", output_index(f->e, s->value));
-  default:
-    return ctx_format(c, "(f->region[%d] + %lld)", f->e->schedule->home[s->id], (long long)s->offset);
-  }
+  const char *name = s->name ? s->name : "temporary", *scope = scope_of(graph_find(f->e->program->graph, name));
+  const char *brief = label_value(c, name, scope, f->layer->scope, false);
+  if (name_taken(f->names, brief)) brief = label_value(c, name, scope, f->layer->scope, true);
+  return name_unique(f->names, brief);
 }
+
+/* "f32[1,129,96]" where the storage holds just that value, else "f32[12384]". */
+static const char *contents(Function *f, const Storage *s) {
+  const Value *v = s->name ? graph_find(f->e->program->graph, s->name) : NULL;
+  int64_t size = (int64_t)dtype_size(s->dtype), count = size ? s->bytes / size : 0;
+  if (v && v->dtype == s->dtype && shape_count(&v->shape) == count) return shape_text(f->e->ctx, v->dtype, &v->shape);
+  Shape row = shape_of(1, &count);
+  return shape_text(f->e->ctx, s->dtype, &row);
+}
+
+typedef struct {
+  Function *f;
+  Columns lines;
+} Declarations;
 
 static void declare(void *self, Storage *s, bool writes) {
   (void)writes;
-  Function *f = self;
-  if (f->local[s->id]) return;
-  f->local[s->id] = local_name(f, s);
-  const char *type = dtype_c(s->dtype), *constant = s->kind == ST_INPUT ? "const " : "";
-  const char *place = storage_place(f, s);
-  if (s->kind == ST_ARENA) place = ctx_format(f->e->ctx, "(%s *)%s", type, place);
-  text_add(f->out, "  %s%s *const %s = %s; /* %lld */\n", constant, type, f->local[s->id], place,
-           (long long)(s->bytes / (int64_t)(dtype_size(s->dtype) ? dtype_size(s->dtype) : 1)));
-}
-
-static void declare_tables(Function *f, Step *s) {
-  for (size_t i = 0; i < s->n_args; i++) {
-    Arg *a = &s->arg[i];
-    if (a->kind != ARG_TABLE || !a->n_table) continue;
-    a->i = ++f->tables;
-    Text line = {.ctx = f->e->ctx};
-    text_add(&line, "  static const int64_t table_%d[] = {", f->tables);
-    for (size_t k = 0; k < a->n_table; k++) {
-      const char *number = ctx_format(f->e->ctx, "%lld%s", (long long)a->table[k], k + 1 < a->n_table ? ", " : "};");
-      if (line.len + strlen(number) > COLUMNS) {
-        text_add(f->out, "%s\n", line.text);
-        line.len = 0;
-        text_add(&line, "      ");
-      }
-      text_add(&line, "%s", number);
-    }
-    text_add(f->out, "%s\n", line.text);
-  }
-  for (size_t i = 0; i < s->n_body; i++) declare_tables(f, &s->body[i]);
-}
-
-/* ---- calls ---- */
-
-static const char *shifted(Ctx *c, const char *pointer, int64_t offset) {
-  return offset ? ctx_format(c, "%s + %lld", pointer, (long long)offset) : pointer;
-}
-
-static const char *argument(Function *f, const Arg *a, int64_t *scratch) {
+  Declarations *d = self;
+  Function *f = d->f;
   Ctx *c = f->e->ctx;
-  switch (a->kind) {
-  case ARG_READ:
-  case ARG_WRITE:
-  case ARG_UPDATE:
-    if (a->dtype != a->storage->dtype)
-      return shifted(c, ctx_format(c, "(%s%s *)%s", a->kind == ARG_READ ? "const " : "", dtype_c(a->dtype),
-                                   f->local[a->storage->id]), a->offset);
-    return shifted(c, f->local[a->storage->id], a->offset);
-  case ARG_SCRATCH: return f->local[a->storage->id];
-  case ARG_SCRATCH_EACH: {
-    int64_t at = *scratch;
-    *scratch += a->bytes;
-    const char *place = at ? ctx_format(c, "(f->scratch + f->threads * %lld)", (long long)at) : "f->scratch";
-    return ctx_format(c, "(%s *)%s", dtype_c(a->dtype), place);
+  if (f->local[s->id]) return;
+  if (s->kind != ST_ARENA) {
+    f->local[s->id] = ctx_format(c, "f->%s.%s", s->kind == ST_INPUT ? "in" : "out", port_of_value(f->e, s->value)->id);
+    return;
   }
-  case ARG_WEIGHT:
-    return ctx_format(c, "(const %s *)(w%s)", dtype_c(a->dtype),
-                      a->offset ? ctx_format(c, " + %lld", (long long)a->offset) : "");
-  case ARG_SIZE:
-  case ARG_INT:
-    if (a->i == INT64_MIN) return "INT64_MIN";
-    return ctx_format(c, a->i > INT32_MAX || a->i < INT32_MIN ? "INT64_C(%lld)" : "%lld", (long long)a->i);
-  case ARG_FLOAT: return float_literal(c, a->f, true);
-  case ARG_DOUBLE: return float_literal(c, a->f, false);
-  case ARG_TABLE: return a->n_table ? ctx_format(c, "table_%lld", (long long)a->i) : "NULL";
-  case ARG_EXPERT: return a->i == EXPERT_INDEX ? "e" : a->i == EXPERT_BEGIN ? "first" : "count";
-  case ARG_NULL: return "NULL";
-  case ARG_FLAGS: return "&m->c.flags";
-  case ARG_OPERANDS: {
-    Text t = {.ctx = c};
-    text_add(&t, "(const moecc_operand[]){");
-    for (size_t i = 0; i < a->n_operands; i++)
-      text_add(&t, "%s{%s, %lld}", i ? ", " : "", argument(f, &a->operand[2 * i], scratch),
-               (long long)a->operand[2 * i + 1].i);
-    text_add(&t, "}");
-    return t.text;
-  }
-  }
-  return "";
+  f->local[s->id] = local_name(f, s);
+  const char *type = dtype_c(s->dtype), *region = segment_region(f->e, (size_t)f->e->schedule->home[s->id]);
+  const char *place = s->offset ? ctx_format(c, "(f->%s + %lld)", region, (long long)s->offset) : ctx_format(c, "f->%s", region);
+  columns_add(&d->lines, ctx_format(c, "  %s *const %s = (%s *)%s;", type, f->local[s->id], type, place),
+              ctx_format(c, "/* %s */", contents(f, s)));
 }
 
-/* Writes pieces separated by ", ", breaking lines; the column is where the line stands. */
-static void wrap(Function *f, const char *piece, size_t *column, const char *tail) {
-  size_t len = strlen(piece) + strlen(tail);
-  if (*column + len + 1 > COLUMNS) {
-    text_add(f->out, "\n%s    ", f->indent);
-    *column = strlen(f->indent) + 4;
-  } else if (*column && f->out->text[f->out->len - 1] == ',') {
-    text_add(f->out, " ");
-    (*column)++;
-  }
-  text_add(f->out, "%s%s", piece, tail);
-  *column += len;
+static void declare_table(Function *f, const Table *table) {
+  Text t = {.ctx = f->e->ctx};
+  text_add(&t, "  static const int64_t %s[] = {", table->name);
+  for (size_t i = 0; i < table->n; i++) text_add(&t, "%s%lld", i ? ", " : "", (long long)table->number[i]);
+  line_add(f->out, "%s};", t.text);
 }
 
-static void emit_call(Function *f, const Step *s) {
-  int64_t scratch = 0;
-  size_t column = strlen(f->indent) + strlen(s->kernel->name) + 1;
-  text_add(f->out, "%s%s(", f->indent, s->kernel->name);
-  if (s->kernel->pool) wrap(f, "m->c.pool", &column, s->n_args ? "," : "");
-  for (size_t i = 0; i < s->n_args; i++)
-    wrap(f, argument(f, &s->arg[i], &scratch), &column, i + 1 < s->n_args ? "," : "");
-  text_add(f->out, ");\n");
+static void declare_all(Function *f) {
+  Declarations d = {.f = f, .lines = {.ctx = f->e->ctx}};
+  const Layer *l = f->layer;
+  for (size_t i = 0; i < l->n_steps; i++) step_storages(l->step[i], declare, &d);
+  columns_write(&d.lines, f->out);
+  for (size_t i = 0; i < l->n_steps; i++) call_collect_tables(f, l->step[i]);
+  for (size_t i = 0; i < f->n_tables; i++) declare_table(f, &f->table[i]);
+  if (call_uses_weights(l, &f->floats))
+    text_add(f->out, "  const %s *w;\n  moecc_status status;\n", f->floats ? "float" : "unsigned char");
 }
 
-/* The comment above a call, wrapped. */
-static void emit_note(Function *f, const char *note) {
-  const char *text = note ? note : "";
-  size_t width = COLUMNS - strlen(f->indent) - 6, len = strlen(text);
-  char *safe = ctx_strdup(f->e->ctx, text);
-  for (char *p = safe; *p; p++)
-    if (*p < 32 || *p > 126 || *p == '\\' || (*p == '/' && p > safe && p[-1] == '*') || (*p == '*' && p > safe && p[-1] == '/') ||
-        (*p == '?' && p > safe && p[-1] == '?')) *p = '_';
-  text_add(f->out, "%s/* ", f->indent);
-  for (const char *p = safe; len > 0;) {
-    size_t n = len;
-    if (n > width) {
-      n = width;
-      while (n > width / 2 && p[n] != ' ') n--;
-      if (p[n] != ' ') n = width;
-    }
-    text_add(f->out, "%.*s", (int)n, p);
-    p += n, len -= n;
-    while (len && *p == ' ') p++, len--;
-    if (len) text_add(f->out, "\n%s * ", f->indent);
+/* ---- comments ---- */
+
+static void add_shapes(Text *t, Value *const *v, int n, bool constants) {
+  const char *separator = "";
+  for (int i = 0; i < n; i++) {
+    if (!v[i] || (v[i]->tensor && !constants)) continue;
+    text_add(t, "%s%s", separator, shape_text(t->ctx, v[i]->dtype, &v[i]->shape));
+    separator = ", ";
   }
-  text_add(f->out, " */\n");
 }
+
+/* Is the output named after the node, give or take what exporters add? */
+static bool named_alike(const char *node, const char *output) {
+  if (strncmp(node, "node_", 5) == 0) node += 5;
+  size_t n = strlen(node);
+  return strncmp(output, node, n) == 0 && (!output[n] || strncmp(output + n, "_output_", 8) == 0);
+}
+
+/* "MatMul /attn/qkv/MatMul to /attn/qkv/Add: f32[1,129,96] -> f32[1,129,288]": the node, the one whose result it gives where
+ * others were joined with it, and shapes; constants are left out. */
+static const char *note_text(Ctx *c, const Node *n) {
+  Text t = {.ctx = c};
+  const char *name = n->name ? n->name : "", *output = n->n_out && n->out[0] ? n->out[0]->name : "";
+  const char *suffix = strstr(output, "_output_");
+  text_add(&t, "%s", text_harmless(c, n->op_type ? n->op_type : op_info(n->op)->name));
+  if (*name) text_add(&t, " %s", text_harmless(c, name));
+  if (*output && !named_alike(name, output)) {
+    output = suffix && suffix > output ? ctx_strndup(c, output, (size_t)(suffix - output)) : output;
+    if (strcmp(output, name) != 0) text_add(&t, " to %s", text_harmless(c, output));
+  }
+  text_add(&t, ": ");
+  size_t before = t.len;
+  add_shapes(&t, n->in, n->n_in, false);
+  text_add(&t, t.len > before ? " -> " : "-> ");
+  add_shapes(&t, n->out, n->n_out, true);
+  return t.text;
+}
+
+/* ---- weights ---- */
 
 static const char *unit_reference(Emission *e, const Unit *u) {
   return u ? ctx_format(e->ctx, "&unit_%s", u->name) : "NULL";
 }
 
-/* The unit to ask for once this step's is there: the next step's, unless that one's is chosen by a router. */
-static const Unit *next_unit(const Segment *segment, const Step *s) {
+/* Index of the step in its segment. */
+static size_t place_in_segment(const Segment *segment, const Step *s) {
   size_t i = 0;
   while (i < segment->n_steps && segment->step[i] != s) i++;
-  for (i++; i < segment->n_steps; i++)
+  return i;
+}
+
+/* The unit to ask for once this step's is there: the next step's, unless that one's is chosen by a router. */
+static const Unit *next_unit(const Segment *segment, const Step *s) {
+  for (size_t i = place_in_segment(segment, s) + 1; i < segment->n_steps; i++)
     if (segment->step[i]->unit) return segment->step[i]->kind == STEP_EXPERTS ? NULL : segment->step[i]->unit;
   return NULL;
 }
 
-static void emit_take(Function *f, const Segment *segment, const Step *s) {
-  text_add(f->out, "  w = moecc_take(&m->c.weights, %s, %s, &status);\n  if (!w) return status;\n",
-           unit_reference(f->e, s->unit), unit_reference(f->e, next_unit(segment, s)));
+static void emit_take(Function *f, const Step *s) {
+  line_add(f->out, "  w = moecc_take(&m->c.weights, %s, %s, &status);", unit_reference(f->e, s->unit),
+           unit_reference(f->e, next_unit(f->segment, s)));
+  line_add(f->out, "  if (!w) return status;");
 }
 
-/* Expert-major: each expert with tokens once, in ascending order, while the next one is being loaded. */
-static void emit_expert_loop(Function *f, const Segment *segment, const Step *s) {
-  const char *begin = f->local[s->queue_begin->id];
-  const Unit *behind = next_unit(segment, s);
-  long long n = (long long)s->experts;
-  text_add(f->out, "  for (size_t e = moecc_next_expert(%s, 0, %lld), next; e < %lld; e = next) {\n", begin, n, n);
-  text_add(f->out, "    next = moecc_next_expert(%s, e + 1, %lld);\n", begin, n);
-  text_add(f->out, "    const moecc_unit *ahead = next < %lld ? %s : %s;\n", n, unit_reference(f->e, s->unit),
-           unit_reference(f->e, behind));
-  text_add(f->out, "    w = moecc_take_expert(&m->c.weights, %s, e, ahead, next < %lld ? next : 0, &status);\n",
-           unit_reference(f->e, s->unit), n);
-  text_add(f->out, "    if (!w) return status;\n");
-  text_add(f->out, "    const size_t first = %s[e], count = %s[e + 1] - first;\n", begin, begin);
-  f->indent = "    ";
-  for (size_t i = 0; i < s->n_body; i++) emit_call(f, &s->body[i]);
-  f->indent = "  ";
-  text_add(f->out, "  }\n");
-}
-
-static bool uses_weights(const Layer *l) {
-  for (size_t i = 0; i < l->n_steps; i++)
-    if (l->step[i]->unit) return true;
+static bool writes(const Step *s, const Storage *st) {
+  for (size_t i = 0; i < s->n_args; i++)
+    if (s->arg[i].storage == st && s->arg[i].kind == ARG_WRITE) return true;
   return false;
 }
 
-static void emit_layer(Emission *e, Text *t, const Segment *segment, const Layer *l) {
-  Function f = {.e = e, .out = t, .names = names_new(e->ctx), .layer = l, .indent = "  "};
-  f.local = ctx_array(e->ctx, e->program->n_storage + 1, sizeof *f.local);
-  for (size_t i = 0; i < e->program->n_kernels; i++) name_unique(f.names, e->program->kernel[i]->name);
-  f.weights = uses_weights(l);
-  text_add(t, "\n/* %s */\n", *l->scope ? text_harmless(e->ctx, l->scope) : "What belongs to no layer in particular.");
-  text_add(t, "static moecc_status %s(%s *m, const %s_frame *f)\n{\n", l->name, e->name, e->name);
-  for (size_t i = 0; i < l->n_steps; i++) step_storages(l->step[i], declare, &f);
-  for (size_t i = 0; i < l->n_steps; i++) declare_tables(&f, l->step[i]);
-  if (f.weights) text_add(t, "  const unsigned char *w;\n  moecc_status status;\n");
-  else text_add(t, "  (void)m;\n");
+/* Behind the step that fills the queues, unless the loop follows at once: the first expert with tokens is asked for. */
+static void emit_ask(Function *f, const Step *s) {
+  const Segment *segment = f->segment;
+  size_t i = place_in_segment(segment, s) + 1, start = i;
+  while (i < segment->n_steps && !segment->step[i]->unit) i++;
+  const Step *loop = i < segment->n_steps ? segment->step[i] : NULL;
+  if (i == start || !loop || loop->kind != STEP_EXPERTS || loop->token_major || !writes(s, loop->queue_begin)) return;
+  line_add(f->out, "  moecc_ask_expert(&m->c.weights, %s, moecc_next_expert(%s, 0, %lld));", unit_reference(f->e, loop->unit),
+           f->local[loop->queue_begin->id], (long long)loop->experts);
+}
+
+/* ---- expert loops ---- */
+
+static void emit_body(Function *f, const Step *s, const char *first, const char *count) {
+  f->indent = 4;
+  for (size_t i = 0; i < s->n_body; i++) emit_call(f, &s->body[i], first, count);
+  f->indent = 2;
+  text_add(f->out, "  }\n");
+}
+
+/* Expert-major: each expert that has tokens once, in ascending order. */
+static void emit_expert_major(Function *f, const Step *s) {
+  Text *t = f->out;
+  const char *begin = f->local[s->queue_begin->id], *unit = unit_reference(f->e, s->unit);
+  long long n = (long long)s->experts;
+  text_add(t, "\n  /* Expert by expert; the next one with tokens loads meanwhile. */\n");
+  line_add(t, "  for (size_t e = moecc_next_expert(%s, 0, %lld), next; e < %lld; e = next) {", begin, n, n);
+  line_add(t, "    next = moecc_next_expert(%s, e + 1, %lld);", begin, n);
+  line_add(t, "    const moecc_unit *ahead = next < %lld ? %s : %s;", n, unit, unit_reference(f->e, next_unit(f->segment, s)));
+  line_add(t, "    w = moecc_take_expert(&m->c.weights, %s, e, ahead, next < %lld ? next : 0, &status);", unit, n);
+  line_add(t, "    if (!w) return status;");
+  line_add(t, "    const size_t first = %s[e], count = %s[e + 1] - first;", begin, begin);
+  emit_body(f, s, "first", "count");
+}
+
+/* Token-major: each token's experts, ascending, before the next token's. The queues are then the pairs of a token and an
+ * expert as the router wrote them. */
+static void emit_token_major(Function *f, const Step *s) {
+  Text *t = f->out;
+  const char *chosen = f->local[s->queue_begin->id], *unit = unit_reference(f->e, s->unit);
+  long long n = (long long)s->queue_entries;
+  text_add(t, "\n  /* Token by token, each with its experts; the next one loads meanwhile. */\n");
+  line_add(t, "  for (size_t i = 0; i < %lld; i++) {", n);
+  line_add(t, "    const moecc_unit *ahead = i + 1 < %lld ? %s : %s;", n, unit, unit_reference(f->e, next_unit(f->segment, s)));
+  line_add(t, "    const size_t e = %s[i], next = i + 1 < %lld ? %s[i + 1] : 0;", chosen, n, chosen);
+  line_add(t, "    w = moecc_take_expert(&m->c.weights, %s, e, ahead, next, &status);", unit);
+  line_add(t, "    if (!w) return status;");
+  emit_body(f, s, "i", "1");
+}
+
+/* ---- the function ---- */
+
+static void emit_step(Function *f, const Step *s) {
+  if (s->kind == STEP_EXPERTS) {
+    if (s->token_major) emit_token_major(f, s);
+    else emit_expert_major(f, s);
+    return;
+  }
+  if (s->unit) emit_take(f, s);
+  emit_call(f, s, NULL, NULL);
+  emit_ask(f, s);
+}
+
+static NameSet *names_of_layer(Emission *e) {
+  static const char *const own[] = {"m", "f", "w", "e", "i", "next", "ahead", "first", "count", "status"};
+  NameSet *names = names_new(e->ctx);
+  for (size_t i = 0; i < sizeof own / sizeof *own; i++) name_unique(names, own[i]);
+  for (size_t i = 0; i < e->program->n_kernels; i++) name_unique(names, e->program->kernel[i]->name);
+  return names;
+}
+
+/* Does any call of the layer use the context? */
+static bool uses_context(const Layer *l) {
   for (size_t i = 0; i < l->n_steps; i++) {
     const Step *s = l->step[i];
-    if (i == 0 || !s->note || strcmp(l->step[i - 1]->note, s->note) != 0) { /* steps of one node share a comment */
+    if (s->unit || s->kind == STEP_EXPERTS || s->kernel->pool) return true;
+    for (size_t k = 0; k < s->n_args; k++)
+      if (s->arg[k].kind == ARG_FLAGS) return true;
+  }
+  return false;
+}
+
+void emit_layer(Emission *e, Text *t, const Segment *segment, const Layer *l) {
+  Function f = {.e = e, .out = t, .names = names_of_layer(e), .segment = segment, .layer = l, .indent = 2};
+  f.local = ctx_array(e->ctx, e->program->n_storage + 1, sizeof *f.local);
+  text_add(t, "\n/* %s */\n", *l->scope ? text_harmless(e->ctx, l->scope) : "What belongs to no layer in particular.");
+  line_add(t, "static moecc_status %s(%s *m, const %s_frame *f) {", l->name, e->name, e->name);
+  declare_all(&f);
+  if (!uses_context(l)) text_add(t, "  (void)m;\n");
+  const char *before = "";
+  for (size_t i = 0; i < l->n_steps; i++) {
+    const char *note = note_text(e->ctx, l->step[i]->node);
+    if (strcmp(note, before) != 0) { /* steps of one node share a comment */
       text_add(t, "\n");
-      emit_note(&f, s->note);
+      line_comment(t, 2, note);
     }
-    if (s->kind == STEP_EXPERTS) {
-      emit_expert_loop(&f, segment, s);
-      continue;
-    }
-    if (s->unit) emit_take(&f, segment, s);
-    emit_call(&f, s);
+    before = note;
+    emit_step(&f, l->step[i]);
   }
   text_add(t, "  return MOECC_OK;\n}\n");
-}
-
-/* ---- units and segments ---- */
-
-/* The units that the segment's steps use, as constants of its file. */
-static void emit_units(Emission *e, Text *t, const Segment *s) {
-  bool *done = ctx_array(e->ctx, e->program->n_units + 1, sizeof *done);
-  for (size_t i = 0; i < s->n_steps; i++) {
-    const Unit *u = s->step[i]->unit;
-    if (!u || done[u->id]) continue;
-    done[u->id] = true;
-    const PackUnit *p = &e->pack[u->id];
-    const char *data = "NULL";
-    if (e->weights == WEIGHTS_EMBED) {
-      text_add(t, "extern const uint64_t %s_w_%s[];\n", e->name, u->name);
-      data = ctx_format(e->ctx, "%s_w_%s", e->name, u->name);
-    }
-    text_add(t, "static const moecc_unit unit_%s = {\"%s\", %s, %lluu, %lluu, %lluu, %uu, %du};\n", u->name, u->name, data,
-             (unsigned long long)p->offset, (unsigned long long)p->bytes, (unsigned long long)p->stride, p->count, u->id);
-  }
-}
-
-const char *segment_function(Emission *e, size_t segment) {
-  const Segment *s = &e->schedule->segment[segment];
-  for (size_t t = 0; t < e->n_tasks; t++)
-    if (s->tasks == (uint64_t)1 << t) return ctx_format(e->ctx, "%s_%s_part", e->name, e->task[t].id);
-  if (segment == 0) return ctx_format(e->ctx, "%s_trunk", e->name);
-  return ctx_format(e->ctx, "%s_shared_%zu", e->name, segment);
-}
-
-void emit_segment(Emission *e, Text *t, size_t segment) {
-  const Segment *s = &e->schedule->segment[segment];
-  text_add(t, "\n");
-  emit_units(e, t, s);
-  for (size_t i = 0; i < s->n_layers; i++) emit_layer(e, t, s, &s->layer[i]);
-  text_add(t, "\nmoecc_status %s(%s *m, const %s_frame *f)\n{\n  moecc_status status = MOECC_OK;\n",
-           segment_function(e, segment), e->name, e->name);
-  for (size_t i = 0; i < s->n_layers; i++)
-    text_add(t, "  if (!status) status = %s(m, f);\n", s->layer[i].name);
-  text_add(t, "  return status;\n}\n");
 }

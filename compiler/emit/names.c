@@ -16,7 +16,7 @@ NameSet *names_new(Ctx *c) {
   return s;
 }
 
-static bool taken(const NameSet *s, const char *name) {
+bool name_taken(const NameSet *s, const char *name) {
   for (size_t i = 0; i < s->n; i++)
     if (strcmp(s->name[i], name) == 0) return true;
   return false;
@@ -24,7 +24,7 @@ static bool taken(const NameSet *s, const char *name) {
 
 const char *name_unique(NameSet *s, const char *name) {
   const char *candidate = name;
-  for (int i = 2; taken(s, candidate); i++) candidate = ctx_format(s->ctx, "%s_%d", name, i);
+  for (int i = 2; name_taken(s, candidate); i++) candidate = ctx_format(s->ctx, "%s_%d", name, i);
   s->name = ctx_grow(s->ctx, s->name, s->n, &s->cap, sizeof *s->name);
   return s->name[s->n++] = candidate;
 }
@@ -41,7 +41,17 @@ static const char *const reserved[] = {
     "using", "virtual", "void", "volatile", "wchar_t", "while", "xor", "xor_eq",
     /* what emitted functions use themselves, and what headers may define */
     "m", "f", "w", "e", "next", "begin", "count", "first", "status", "vf", "main", "NULL", "errno", "stdin", "stdout", "stderr",
-    "size_t", "memcpy", "memset", "memmove", "I", "near", "far"};
+    "size_t", "memcpy", "memset", "memmove", "I", "near", "far",
+    /* functions of the C library that compilers know, in one word */
+    "abort", "abs", "acos", "acosh", "alloca", "asin", "asinh", "atan", "atan2", "atanh", "atexit", "bcmp", "bcopy", "bzero",
+    "cabs", "calloc", "carg", "cbrt", "ceil", "cimag", "clog", "conj", "copysign", "cos", "cosh", "creal", "div", "drem", "erf",
+    "erfc", "exit", "exp", "exp10", "exp2", "expm1", "fabs", "fdim", "ffs", "floor", "fma", "fmax", "fmin", "fmod", "fork",
+    "free", "frexp", "gamma", "hypot", "index", "isalnum", "isalpha", "isdigit", "ispunct", "isspace", "j0", "j1", "jn", "labs",
+    "ldexp", "lgamma", "llabs", "log", "log10", "log1p", "log2", "logb", "lrint", "lround", "malloc", "modf", "nan", "nearbyint",
+    "nextafter", "pow", "pow10", "printf", "putchar", "puts", "rand", "random", "realloc", "remainder", "remquo", "rindex",
+    "rint", "round", "scalb", "scalbn", "scanf", "signbit", "significand", "sin", "sinh", "sqrt", "strcat", "strchr", "strcmp",
+    "strcpy", "strdup", "strlen", "strstr", "tan", "tanh", "tgamma", "time", "tolower", "toupper", "trunc", "write", "y0", "y1",
+    "yn"};
 
 static bool is_reserved(const char *name) {
   for (size_t i = 0; i < sizeof reserved / sizeof *reserved; i++)

@@ -1,5 +1,6 @@
 /* N.c, N_task_T.c and N_all.c, and the order in which everything is written. */
 #include "emit/emit.h"
+#include "emit/lines.h"
 
 #include <string.h>
 
@@ -20,33 +21,43 @@ static uint32_t packed_tasks(const Emission *e) {
   return (uint32_t)tasks;
 }
 
-static void emit_init(Emission *e, Text *t) {
-  const char *n = e->name;
-  text_add(t, "static const moecc_network network = {UINT64_C(0x%016llx), %s_TASKS_ALL, 0x%xu, %lld};\n",
-           (unsigned long long)e->hash, e->upper, packed_tasks(e),
-           (long long)(e->weights == WEIGHTS_EMBED ? 0 : emit_stream_buffer(e)));
-  text_add(t, "\n/* Arena bytes by task: for values, and for each thread. */\nstatic const size_t arena_bytes[][2] = {\n");
+static void emit_arena_table(Emission *e, Text *t) {
+  text_add(t, "\n/* Arena bytes of each task: for values, and for each thread. */\nstatic const size_t arena_bytes[][2] = {\n");
   for (size_t i = 0; i < e->n_tasks; i++)
     text_add(t, "    {%lld, %lld},\n", (long long)arena_of_task(e->schedule, i), (long long)scratch_of_task(e->schedule, i));
   text_add(t, "};\n");
-  text_add(t, "\nmoecc_status %s_init(%s *m, unsigned tasks, void *arena, size_t bytes, const moecc_source *w, const moecc_options *o)\n{\n"
-              "  if (!m) return MOECC_ERROR_ARGUMENT;\n"
+}
+
+static void emit_init(Emission *e, Text *t) {
+  const char *n = e->name;
+  text_add(t, "/* The weights' hash, the tasks, those that need weights from a source, and bytes of a stream buffer. */\n");
+  line_add(t, "static const moecc_network network = {UINT64_C(0x%016llx), %s_TASKS_ALL, 0x%xu, %lld};",
+           (unsigned long long)e->hash, e->upper, packed_tasks(e),
+           (long long)(e->weights == WEIGHTS_EMBED ? 0 : emit_stream_buffer(e)));
+  emit_arena_table(e, t);
+  text_add(t, "\n");
+  line_add(t, "moecc_status %s_init(%s *m, unsigned tasks, void *arena, size_t bytes, const moecc_source *w, "
+              "const moecc_options *o) {", n, n);
+  text_add(t, "  if (!m) return MOECC_ERROR_ARGUMENT;\n"
               "  const size_t threads = o && o->pool ? o->pool->threads : 1;\n"
               "  size_t needed = tasks == %s_TASKS_ALL ? %s_ARENA_BYTES(threads) : 0;\n"
               "  for (size_t i = 0; i < sizeof arena_bytes / sizeof *arena_bytes; i++) {\n"
               "    const size_t task = arena_bytes[i][0] + threads * arena_bytes[i][1];\n"
               "    if ((tasks >> i & 1u) && task > needed) needed = task;\n  }\n"
-              "  return moecc_context_init(&m->c, &network, tasks, arena, bytes, needed, w, o);\n}\n", n, n, e->upper, e->upper);
-  text_add(t, "\nvoid %s_close(%s *m)\n{\n  if (m) moecc_context_close(&m->c);\n}\n", n, n);
+              "  return moecc_context_init(&m->c, &network, tasks, arena, bytes, needed, w, o);\n}\n", e->upper, e->upper);
+  text_add(t, "\nvoid %s_close(%s *m) {\n  if (m) moecc_context_close(&m->c);\n}\n", n, n);
 }
 
-static void file_head(Emission *e, Text *t, const char *what) {
-  text_add(t, "/* %s: %s */\n#include \"%s_internal.h\"\n\n#include <string.h>\n\n", e->name, what, e->name);
+static void file_head(Emission *e, Text *t, const char *file, const char *what) {
+  text_add(t, "/* %s%s.c: %s */\n#include \"%s_internal.h\"\n", e->name, file, what, e->name);
 }
 
 char *emit_core(Emission *e) {
   Text t = {.ctx = e->ctx};
-  file_head(e, &t, "its context, and what several tasks share.");
+  bool shares = false;
+  for (size_t i = 0; i < e->schedule->n_segments; i++) shares |= !is_task_own(&e->schedule->segment[i]);
+  file_head(e, &t, "", shares ? "the network's context, and what several tasks share." : "the network's context.");
+  text_add(&t, "\n");
   emit_init(e, &t);
   for (size_t i = 0; i < e->schedule->n_segments; i++)
     if (!is_task_own(&e->schedule->segment[i])) emit_segment(e, &t, i);
@@ -55,7 +66,9 @@ char *emit_core(Emission *e) {
 
 char *emit_task(Emission *e, size_t task) {
   Text t = {.ctx = e->ctx};
-  file_head(e, &t, ctx_format(e->ctx, "the task \"%s\".", text_harmless(e->ctx, e->task[task].task->name)));
+  file_head(e, &t, ctx_format(e->ctx, "_task_%s", e->task[task].id),
+            ctx_format(e->ctx, "the task \"%s\": its layers, in order, and at the end the function that runs it.",
+                       text_harmless(e->ctx, e->task[task].task->name)));
   for (size_t i = 0; i < e->schedule->n_segments; i++)
     if (e->schedule->segment[i].tasks == (uint64_t)1 << task) emit_segment(e, &t, i);
   emit_entry(e, &t, task);
@@ -64,7 +77,7 @@ char *emit_task(Emission *e, size_t task) {
 
 char *emit_all(Emission *e) {
   Text t = {.ctx = e->ctx};
-  file_head(e, &t, "all tasks in one call.");
+  file_head(e, &t, "_all", "all tasks in one call.");
   emit_entry(e, &t, e->n_tasks);
   return t.text;
 }
@@ -103,14 +116,24 @@ static void name_tasks(Emission *e) {
   }
 }
 
-static int port_index(const Port *p, size_t n, const Value *v) {
-  for (size_t i = 0; i < n; i++)
-    if (p[i].value == v) return (int)i;
-  return -1;
+const Port *port_of_value(const Emission *e, const Value *v) {
+  for (size_t i = 0; i < e->n_inputs; i++)
+    if (e->input[i].value == v) return &e->input[i];
+  for (size_t i = 0; i < e->n_outputs; i++)
+    if (e->output[i].value == v) return &e->output[i];
+  ctx_fail(e->ctx, NULL, "internal error: \"%s\" is neither an input nor an output", v->name);
 }
 
-int input_index(const Emission *e, const Value *v) { return port_index(e->input, e->n_inputs, v); }
-int output_index(const Emission *e, const Value *v) { return port_index(e->output, e->n_outputs, v); }
+/* A layer's function must not be taken for one of the network's. */
+static void name_layers(Emission *e) {
+  size_t n = strlen(e->name);
+  for (size_t i = 0; i < e->schedule->n_segments; i++) {
+    Segment *s = &e->schedule->segment[i];
+    for (size_t k = 0; k < s->n_layers; k++)
+      if (strncmp(s->layer[k].name, e->name, n) == 0)
+        s->layer[k].name = ctx_format(e->ctx, "layer_%s", s->layer[k].name);
+  }
+}
 
 /* ---- everything ---- */
 
@@ -134,6 +157,7 @@ void emit_network(Program *p, Schedule *s, Folder *folder, const char *name, Wei
   e.upper = name_upper(c, e.name);
   name_ports(&e);
   name_tasks(&e);
+  name_layers(&e);
   place_weights(&e);
   folder_text(folder, ctx_format(c, "%s.h", e.name), emit_interface(&e));
   folder_text(folder, ctx_format(c, "%s_internal.h", e.name), emit_internal(&e));

@@ -163,13 +163,22 @@ void ctx_fail_allocation(Ctx *c, size_t n) { c->fail_in = n; }
 
 void ctx_set_file(Ctx *c, const char *file) { c->file = ctx_strdup(c, file); }
 
+static bool is_known(const Ctx *c, const char *text) {
+  for (size_t i = 0; i < c->n_messages; i++)
+    if (strcmp(c->message[i].text, text) == 0) return true;
+  return false;
+}
+
+/* "model.onnx: node 12 "n" (Add): what is wrong", and under an error what the node's operands are. */
 static void add_message(Ctx *c, const Node *node, bool error, const char *fmt, va_list ap) {
-  const char *body = ctx_vformat(c, fmt, ap);
-  const char *file = c->file ? c->file : "moecc";
-  char *text = node ? ctx_format(c, "%s: %s: %s%s", file, node_describe(c, node), error ? "" : "warning: ", body)
-                    : ctx_format(c, "%s: %s%s", file, error ? "" : "warning: ", body);
+  Text t = {.ctx = c};
+  text_add(&t, "%s: ", c->file ? c->file : "moecc");
+  if (node) text_add(&t, "%s: ", node_describe(c, node));
+  text_add(&t, "%s%s", error ? "" : "warning: ", ctx_vformat(c, fmt, ap));
+  if (node && error) text_add(&t, "\n    %s", node_operands(c, node));
+  if (!error && is_known(c, t.text)) return; /* the same model may be read twice */
   c->message = ctx_grow(c, c->message, c->n_messages, &c->cap_messages, sizeof *c->message);
-  c->message[c->n_messages++] = (Message){.text = text, .error = error};
+  c->message[c->n_messages++] = (Message){.text = t.text, .error = error};
   c->errors += error;
 }
 

@@ -16,8 +16,10 @@ static Kernel *typed_kernel(Program *p, const char *template, DType t) {
 
 static void written(Step *s, const View *to) {
   bool whole = to->storage && to->storage->bytes == view_count(to) * (int64_t)dtype_size(to->dtype);
-  if (whole) low_write(s, to);
-  else low_update(s, to);
+  if (whole)
+    low_write(s, to);
+  else
+    low_update(s, to);
 }
 
 static void copy_ends(Step *s, const View *from, const View *to) {
@@ -94,9 +96,12 @@ static void fill_with(Program *p, const Node *n, double v, int64_t i, const View
   const char *passed = t == DT_F32 ? "float" : t == DT_F64 ? "double" : "int64_t";
   const Hole holes[] = {{"T", dtype_c(t)}, {"V", passed}, {0}};
   Step *s = low_call(p, n, low_kernel(p, "fill", ctx_format(p->ctx, "fill_%s", dtype_short(t)), holes));
-  if (t == DT_F32) low_float(s, v);
-  else if (t == DT_F64) low_double(s, v);
-  else low_int(s, i);
+  if (t == DT_F32)
+    low_float(s, v);
+  else if (t == DT_F64)
+    low_double(s, v);
+  else
+    low_int(s, i);
   written(s, to);
   low_size(s, r.rows);
   low_size(s, r.n);
@@ -119,12 +124,15 @@ void low_fill_tensor(Program *p, const Node *n, const Tensor *value, const View 
     return;
   }
   int64_t bits = 0;
-  if (value->dtype == DT_F16 || value->dtype == DT_BF16) memcpy(&bits, value->data, 2);
-  else bits = tensor_integer(value, 0);
+  if (value->dtype == DT_F16 || value->dtype == DT_BF16)
+    memcpy(&bits, value->data, 2);
+  else
+    bits = tensor_integer(value, 0);
   fill_with(p, n, 0, bits, to);
 }
 
-/* ---- elements by index along each axis ------------------------------------------------------------------------------- */
+/* ---- elements by index along each axis
+ * ------------------------------------------------------------------------------- */
 
 typedef struct {
   int64_t *entry;

@@ -1,8 +1,8 @@
 /* Elementwise expressions (Node.expr) as C text, and from that the EPILOGUE holes of kernels.
  *
  * Every operator of an expression becomes one `const` temporary, in order, so that the emitted text reads like the
- * formula; numbers stand in place. Types are found from the operands: an expression may mix them (comparisons give bool,
- * Cast what it says), but vector forms are for float throughout, a bool inside them being 0.0f or 1.0f.
+ * formula; numbers stand in place. Types are found from the operands: an expression may mix them (comparisons give
+ * bool, Cast what it says), but vector forms are for float throughout, a bool inside them being 0.0f or 1.0f.
  */
 #include "expr.h"
 #include "loops.h"
@@ -14,7 +14,8 @@
 
 enum { MAX_NAME = 40 }; /* longest list of operators spelled out in a kernel's name */
 
-/* ---- types ---------------------------------------------------------------------------------------------------------- */
+/* ---- types ----------------------------------------------------------------------------------------------------------
+ */
 
 static bool op_gives_bool(Op op) {
   switch (op) {
@@ -44,11 +45,16 @@ static DType operand_type(const Expr *e, size_t i, const DType *type) {
 void expr_types(const Node *n, const Expr *e, DType *type) {
   for (size_t i = 0; i < e->n; i++) {
     const ExprStep *s = &e->step[i];
-    if (s->kind == EX_INPUT) type[i] = n->in[s->input]->dtype;
-    else if (s->kind != EX_OP) type[i] = e->dtype;
-    else if (op_gives_bool(s->op->op)) type[i] = DT_BOOL;
-    else if (s->op->op == OP_CAST) type[i] = op_cast_type(s->op);
-    else type[i] = operand_type(e, i, type);
+    if (s->kind == EX_INPUT)
+      type[i] = n->in[s->input]->dtype;
+    else if (s->kind != EX_OP)
+      type[i] = e->dtype;
+    else if (op_gives_bool(s->op->op))
+      type[i] = DT_BOOL;
+    else if (s->op->op == OP_CAST)
+      type[i] = op_cast_type(s->op);
+    else
+      type[i] = operand_type(e, i, type);
   }
 }
 
@@ -69,12 +75,14 @@ bool expr_is_vector(const Node *n, const Expr *e) {
   return e->n > 0 && type[e->n - 1] == DT_F32;
 }
 
-/* ---- text ----------------------------------------------------------------------------------------------------------- */
+/* ---- text -----------------------------------------------------------------------------------------------------------
+ */
 
 static const char *float_number(Ctx *c, DType t, double v) {
   bool single = t != DT_F64;
   if (isnan(v)) return single ? "NAN" : "(double)NAN";
-  if (isinf(v)) return v < 0 ? (single ? "(-INFINITY)" : "(-(double)INFINITY)") : single ? "INFINITY" : "(double)INFINITY";
+  if (isinf(v))
+    return v < 0 ? (single ? "(-INFINITY)" : "(-(double)INFINITY)") : single ? "INFINITY" : "(double)INFINITY";
   char *s = ctx_format(c, single ? "%.9g" : "%.17g", v);
   if (strtod(ctx_format(c, single ? "%.7g" : "%.15g", v), NULL) == v) s = ctx_format(c, single ? "%.7g" : "%.15g", v);
   bool plain = strpbrk(s, ".e") == NULL;
@@ -103,8 +111,10 @@ bool value_one_number(const Value *v, double *out) {
 static const char *paste(Ctx *c, const char *pattern, const char *const arg[3]) {
   Text t = {.ctx = c};
   for (const char *s = pattern; *s; s++) {
-    if (s[0] == '$' && s[1] >= '0' && s[1] <= '2') text_add(&t, "%s", arg[*++s - '0']);
-    else text_write(&t, s, 1);
+    if (s[0] == '$' && s[1] >= '0' && s[1] <= '2')
+      text_add(&t, "%s", arg[*++s - '0']);
+    else
+      text_write(&t, s, 1);
   }
   return t.len ? t.text : "";
 }
@@ -141,11 +151,9 @@ static const char *step_text(const Printer *p, size_t i) {
   const ExprStep *s = &p->expr->step[i];
   DType t = operand_type(p->expr, i, p->type);
   const char *pattern = op_expression(s->op, p->vector ? DT_F32 : t, p->vector);
-  if (pattern == NULL)
-    ctx_fail(p->ctx, p->node, "%s does not work on %s", op_info(s->op->op)->name, dtype_name(t));
+  if (pattern == NULL) ctx_fail(p->ctx, p->node, "%s does not work on %s", op_info(s->op->op)->name, dtype_name(t));
   const char *arg[3];
-  for (int k = 0; k < 3; k++)
-    arg[k] = s->arg[k] >= 0 && (size_t)s->arg[k] < i ? operand_text(p, s->arg[k], t) : "";
+  for (int k = 0; k < 3; k++) arg[k] = s->arg[k] >= 0 && (size_t)s->arg[k] < i ? operand_text(p, s->arg[k], t) : "";
   const char *text = paste(p->ctx, pattern, arg);
   bool convert = !p->vector && (!dtype_is_float(p->type[i]) || s->op->op == OP_CAST);
   return convert ? ctx_format(p->ctx, "(%s)(%s)", dtype_c(p->type[i]), text) : text;
@@ -157,8 +165,10 @@ void expr_body(Text *t, const Node *n, const Expr *e, bool vector, const int *sl
   for (size_t i = 0; i < last; i++)
     if (e->step[i].kind == EX_OP)
       text_add(t, "  const %s t%zu = %s;\n", vector ? "vf" : dtype_c(p.type[i]), i, step_text(&p, i));
-  if (e->step[last].kind == EX_OP) text_add(t, "  return %s;\n", step_text(&p, last));
-  else text_add(t, "  return %s;\n", operand_text(&p, (int)last, p.type[last]));
+  if (e->step[last].kind == EX_OP)
+    text_add(t, "  return %s;\n", step_text(&p, last));
+  else
+    text_add(t, "  return %s;\n", operand_text(&p, (int)last, p.type[last]));
 }
 
 const char *expr_name(Ctx *c, const Node *n, const Expr *e) {
@@ -177,9 +187,11 @@ const char *expr_name(Ctx *c, const Node *n, const Expr *e) {
   return ctx_format(c, "%.*s_etc_%08x", (int)(cut ? cut : MAX_NAME - 16), t.text, h);
 }
 
-/* ---- epilogues ------------------------------------------------------------------------------------------------------ */
+/* ---- epilogues ------------------------------------------------------------------------------------------------------
+ */
 
-/* How a broadcast view is read by rows of columns: *row is the stride from row to row. False if no one stride does it. */
+/* How a broadcast view is read by rows of columns: *row is the stride from row to row. False if no one stride does it.
+ */
 static bool row_stride(const View *w, const int *order, int64_t *row, ReadKind *kind) {
   int rank = w->rank;
   int64_t columns = rank > 0 ? w->dim[order[rank - 1]] : 1;
@@ -191,8 +203,10 @@ static bool row_stride(const View *w, const int *order, int64_t *row, ReadKind *
   for (int i = rank - 2; i >= 0; i--) {
     int d = order[i];
     if (w->dim[d] == 1) continue;
-    if (span == 1) *row = w->stride[d];
-    else if (w->stride[d] != *row * span) return false;
+    if (span == 1)
+      *row = w->stride[d];
+    else if (w->stride[d] != *row * span)
+      return false;
     span *= w->dim[d];
   }
   return *row >= 0;
@@ -212,13 +226,15 @@ static void add_operand(EpilogueMaker *m, Epilogue *e, int i, Text *loads) {
   Ctx *c = m->program->ctx;
   View w = low_view(m->program, m->node->in[i]);
   if (w.dtype != DT_F32)
-    ctx_fail(c, m->node, "operand %d of a fused expression is %s: only float can be read there", i, dtype_name(w.dtype));
+    ctx_fail(c, m->node, "operand %d of a fused expression is %s: only float can be read there", i,
+             dtype_name(w.dtype));
   View b = view_broadcast(&w, m->rank, m->dim);
   int64_t row;
   ReadKind kind;
   if (!row_stride(&b, m->order, &row, &kind)) {
     b = low_dense(m->program, m->node, &b, m->order, true);
-    if (!row_stride(&b, m->order, &row, &kind)) ctx_fail(c, m->node, "operand %d of a fused expression has no row stride", i);
+    if (!row_stride(&b, m->order, &row, &kind))
+      ctx_fail(c, m->node, "operand %d of a fused expression has no row stride", i);
   }
   int k = e->n_operands++;
   if (e->n_operands > 8) ctx_fail(c, m->node, "a fused expression reads more than 8 operands");
@@ -227,9 +243,15 @@ static void add_operand(EpilogueMaker *m, Epilogue *e, int i, Text *loads) {
   const char *at = row ? ctx_format(c, " + row * o[%d].row", k) : "";
   m->row_used |= row != 0;
   m->column_used |= kind == READ_DENSE;
-  if (kind == READ_DENSE) text_add(loads, "  const float *p%d = o[%d].p%s + col;\n  const vf x%d = lanes == VF_LANES ? vf_load(p%d) : vf_load_some(p%d, lanes);\n", k, k, at, k, k, k);
-  else if (row) text_add(loads, "  const vf x%d = vf_set1(o[%d].p[row * o[%d].row]);\n", k, k, k);
-  else text_add(loads, "  const vf x%d = vf_set1(*o[%d].p);\n", k, k);
+  if (kind == READ_DENSE)
+    text_add(loads,
+             "  const float *p%d = o[%d].p%s + col;\n  const vf x%d = lanes == VF_LANES ? vf_load(p%d) : "
+             "vf_load_some(p%d, lanes);\n",
+             k, k, at, k, k, k);
+  else if (row)
+    text_add(loads, "  const vf x%d = vf_set1(o[%d].p[row * o[%d].row]);\n", k, k, k);
+  else
+    text_add(loads, "  const vf x%d = vf_set1(*o[%d].p);\n", k, k);
 }
 
 /* "_bias_relu": an Add whose operand varies along columns only is a bias. */
@@ -274,7 +296,8 @@ Epilogue low_epilogue(Program *p, Node *n, int rank, const int64_t *dim, const i
     slot[s->input] = e.n_operands;
     add_operand(&m, &e, s->input, &loads);
   }
-  text_add(&text, "static inline vf EPILOGUE(vf acc, const moecc_operand *o, size_t row, size_t col, size_t lanes)\n{\n");
+  text_add(&text,
+           "static inline vf EPILOGUE(vf acc, const moecc_operand *o, size_t row, size_t col, size_t lanes)\n{\n");
   if (!acc) text_add(&text, "  (void)acc;\n");
   if (e.n_operands == 0) text_add(&text, "  (void)o;\n");
   if (!m.row_used) text_add(&text, "  (void)row;\n");

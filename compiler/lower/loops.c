@@ -48,8 +48,7 @@ int64_t view_count(const View *w) {
 }
 
 void value_dims(Ctx *c, const Node *n, const Value *v, int64_t *dim) {
-  if (v->shape.rank < 0 || shape_count(&v->shape) < 0)
-    ctx_fail(c, n, "the shape of %s is not known", v->name);
+  if (v->shape.rank < 0 || shape_count(&v->shape) < 0) ctx_fail(c, n, "the shape of %s is not known", v->name);
   for (int i = 0; i < v->shape.rank; i++) dim[i] = v->shape.dim[i].n;
 }
 

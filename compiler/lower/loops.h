@@ -1,5 +1,5 @@
-/* Loop nests over strided views: dimensions in a chosen order, those of 1 dropped and neighbours merged where every view
- * allows it. What kernels that read through strides get as their tables.
+/* Loop nests over strided views: dimensions in a chosen order, those of 1 dropped and neighbours merged where every
+ * view allows it. What kernels that read through strides get as their tables.
  */
 #ifndef MOECC_LOWER_LOOPS_H
 #define MOECC_LOWER_LOOPS_H
@@ -9,7 +9,7 @@
 enum { LOOP_VIEWS = 16 };
 
 typedef struct {
-  int rank;                            /* loops left, outermost first; 0 for a single element */
+  int rank; /* loops left, outermost first; 0 for a single element */
   int64_t dim[MAX_RANK];
   int n_views;
   int64_t stride[LOOP_VIEWS][MAX_RANK];
@@ -18,7 +18,8 @@ typedef struct {
 /* The loops over dims dim[order[0]], dim[order[1]], … of views of one shape. order NULL: 0, 1, 2 … */
 Loops loops_of(int rank, const int64_t *dim, const int *order, int n_views, const View *const *view);
 /* Splits the innermost loop off: its length (1 if there is none) with strides, and the outer ones as a table: their
- * number, then for each its length and every view's stride times scale[view] (NULL: 1). Returns the rows, their product. */
+ * number, then for each its length and every view's stride times scale[view] (NULL: 1). Returns the rows, their
+ * product. */
 typedef struct {
   int64_t rows, n;
   int64_t step[LOOP_VIEWS];

@@ -3,7 +3,8 @@
 
 #include <string.h>
 
-/* ---- Concat -------------------------------------------------------------------------------------------------------------- */
+/* ---- Concat
+ * -------------------------------------------------------------------------------------------------------------- */
 
 static int64_t value_count(const Value *v) { return shape_count(&v->shape); }
 
@@ -23,7 +24,8 @@ void lower_concat(Program *p, Node *n) {
   }
 }
 
-/* ---- Tile, DepthToSpace, SpaceToDepth: copies between views of more dimensions --------------------------------------------- */
+/* ---- Tile, DepthToSpace, SpaceToDepth: copies between views of more dimensions
+ * --------------------------------------------- */
 
 /* Each repeated axis becomes two, (repeats, length), the input being broadcast along the first. */
 static void tile(Program *p, const Node *n) {
@@ -53,7 +55,8 @@ static void depth_to_space(Program *p, Node *n) {
   int64_t b = node_int(n, "blocksize", 1);
   View x = low_view(p, n->in[0]), six, to;
   int64_t c = x.dim[1] / (b * b);
-  const int64_t dim_dcr[6] = {x.dim[0], b, b, c, x.dim[2], x.dim[3]}, dim_crd[6] = {x.dim[0], c, b, b, x.dim[2], x.dim[3]};
+  const int64_t dim_dcr[6] = {x.dim[0], b, b, c, x.dim[2], x.dim[3]},
+                dim_crd[6] = {x.dim[0], c, b, b, x.dim[2], x.dim[3]};
   const int64_t *dim = is_crd ? dim_crd : dim_dcr;
   if (!view_reshape(&x, 6, dim, &six)) {
     x = low_packed(p, n->in[0]);
@@ -88,14 +91,21 @@ static void space_to_depth(Program *p, Node *n) {
 
 void lower_copy(Program *p, Node *n) {
   no_expression(p, n);
-  if (n->op == OP_TILE) tile(p, n);
-  else if (n->op == OP_DEPTH_TO_SPACE) depth_to_space(p, n);
-  else space_to_depth(p, n);
+  if (n->op == OP_TILE)
+    tile(p, n);
+  else if (n->op == OP_DEPTH_TO_SPACE)
+    depth_to_space(p, n);
+  else
+    space_to_depth(p, n);
 }
 
-/* ---- Pad ------------------------------------------------------------------------------------------------------------------- */
+/* ---- Pad
+ * -------------------------------------------------------------------------------------------------------------------
+ */
 
-typedef struct { int64_t before[MAX_RANK], after[MAX_RANK]; } Pads;
+typedef struct {
+  int64_t before[MAX_RANK], after[MAX_RANK];
+} Pads;
 
 static Pads read_pads(Program *p, const Node *n, int rank) {
   Pads pads = {0};
@@ -117,8 +127,10 @@ static void pad_constant(Program *p, const Node *n, View x, const Pads *pads) {
   int order[MAX_RANK];
   view_order(&x, order);
   View out = low_output(p, n->out[0], order), middle = out;
-  if (value) low_fill_tensor(p, n, value, &out);
-  else low_fill(p, n, 0, &out);
+  if (value)
+    low_fill_tensor(p, n, value, &out);
+  else
+    low_fill(p, n, 0, &out);
   for (int a = 0; a < x.rank; a++) {
     int64_t cut = pads->before[a] < 0 ? -pads->before[a] : 0, cut_end = pads->after[a] < 0 ? -pads->after[a] : 0;
     int64_t count = x.dim[a] - cut - cut_end;
@@ -155,8 +167,10 @@ void lower_pad(Program *p, Node *n) {
   View x = low_view(p, n->in[0]);
   Pads pads = read_pads(p, n, x.rank);
   const char *mode = node_string(n, "mode", "constant");
-  if (strcmp(mode, "constant") == 0) pad_constant(p, n, x, &pads);
+  if (strcmp(mode, "constant") == 0)
+    pad_constant(p, n, x, &pads);
   else if (strcmp(mode, "edge") == 0 || strcmp(mode, "wrap") == 0 || strcmp(mode, "reflect") == 0)
     pad_by_index(p, n, &x, &pads, mode);
-  else ctx_fail(p->ctx, n, "mode \"%s\" is not one of constant, edge, reflect, wrap", mode);
+  else
+    ctx_fail(p->ctx, n, "mode \"%s\" is not one of constant, edge, reflect, wrap", mode);
 }

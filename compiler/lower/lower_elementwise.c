@@ -1,13 +1,15 @@
 /* Elementwise operators and chains of them (moecc.Elementwise): one step whatever the number of operands.
  *
- * A single operator is an expression of one operator step (Max, Min, Sum and Mean of many operands: a chain). The result
- * is dense, in the memory order of the largest operand, so that channels-last tensors stay so. All float: the vector
- * template, operands that are neither contiguous nor constant along the innermost loop being made so; else the scalar one.
+ * A single operator is an expression of one operator step (Max, Min, Sum and Mean of many operands: a chain). The
+ * result is dense, in the memory order of the largest operand, so that channels-last tensors stay so. All float: the
+ * vector template, operands that are neither contiguous nor constant along the innermost loop being made so; else the
+ * scalar one.
  */
 #include "expr.h"
 #include "loops.h"
 
-/* ---- the expression ---------------------------------------------------------------------------------------------------- */
+/* ---- the expression
+ * ---------------------------------------------------------------------------------------------------- */
 
 static int add_step(Ctx *c, Expr *e, ExprStep s) {
   e->step = ctx_grow(c, e->step, e->n, &e->cap, sizeof *e->step);
@@ -42,8 +44,10 @@ static Expr *own_expression(Ctx *c, const Node *n) {
   for (int i = 0; i < own; i++) {
     if (n->in[i] == NULL) continue;
     int x = add_step(c, e, (ExprStep){.kind = EX_INPUT, .input = i});
-    if (chain) result = result < 0 ? x : add_op(c, e, chain, result, x, -1);
-    else if (i < 3) arg[i] = x;
+    if (chain)
+      result = result < 0 ? x : add_op(c, e, chain, result, x, -1);
+    else if (i < 3)
+      arg[i] = x;
   }
   if (!chain) result = add_op(c, e, n, arg[0], arg[1], arg[2]);
   if (n->op == OP_MEAN && own > 1) {
@@ -61,18 +65,19 @@ static Expr *own_expression(Ctx *c, const Node *n) {
   return e;
 }
 
-/* ---- operands ------------------------------------------------------------------------------------------------------------ */
+/* ---- operands
+ * ------------------------------------------------------------------------------------------------------------ */
 
 typedef struct {
   const Expr *expr;
   bool vector;
-  bool per_channel;          /* operands from the second on are vectors along axis 1 */
-  int n;                     /* operands */
-  int input[LOOP_VIEWS];     /* which of the node's */
-  View view[LOOP_VIEWS];     /* broadcast to the result's shape */
+  bool per_channel;      /* operands from the second on are vectors along axis 1 */
+  int n;                 /* operands */
+  int input[LOOP_VIEWS]; /* which of the node's */
+  View view[LOOP_VIEWS]; /* broadcast to the result's shape */
   ReadKind kind[LOOP_VIEWS];
   int *slot;
-  const char **literal;      /* by input: constants of one element stand in the text */
+  const char **literal; /* by input: constants of one element stand in the text */
   int rank;
   int64_t dim[MAX_RANK];
   int order[MAX_RANK];
@@ -132,7 +137,8 @@ static void find_order(Elementwise *w) {
   }
 }
 
-/* The loops over all operands; in the vector case operands of another step along the innermost loop are copied first. */
+/* The loops over all operands; in the vector case operands of another step along the innermost loop are copied first.
+ */
 static Loops operand_loops(Program *p, Node *n, Elementwise *w) {
   const View *view[LOOP_VIEWS];
   for (int k = 0; k < w->n; k++) view[k] = &w->view[k];
@@ -148,17 +154,21 @@ static Loops operand_loops(Program *p, Node *n, Elementwise *w) {
   return copied ? operand_loops(p, n, w) : l;
 }
 
-/* ---- text ---------------------------------------------------------------------------------------------------------------- */
+/* ---- text
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 static void load_vector(Text *t, int k, ReadKind kind) {
-  if (kind == READ_SAME) text_add(t, "  const vf x%d = vf_set1(*x[%d]);\n", k, k);
+  if (kind == READ_SAME)
+    text_add(t, "  const vf x%d = vf_set1(*x[%d]);\n", k, k);
   else
     text_add(t, "  const vf x%d = lanes == VF_LANES ? vf_load(x[%d] + i) : vf_load_some(x[%d] + i, lanes);\n", k, k, k);
 }
 
 static void load_scalar(Text *t, int k, ReadKind kind, const char *type) {
-  if (kind == READ_SAME) text_add(t, "  const %s x%d = *(const %s *)(const void *)x[%d];\n", type, k, type, k);
-  else if (kind == READ_DENSE) text_add(t, "  const %s x%d = ((const %s *)(const void *)x[%d])[i];\n", type, k, type, k);
+  if (kind == READ_SAME)
+    text_add(t, "  const %s x%d = *(const %s *)(const void *)x[%d];\n", type, k, type, k);
+  else if (kind == READ_DENSE)
+    text_add(t, "  const %s x%d = ((const %s *)(const void *)x[%d])[i];\n", type, k, type, k);
   else
     text_add(t, "  const %s x%d = ((const %s *)(const void *)x[%d])[(int64_t)i * step[%d]];\n", type, k, type, k, k);
 }
@@ -170,22 +180,26 @@ static const char *element_function(Program *p, const Node *n, const Elementwise
     i_used |= w->kind[k] != READ_SAME;
     step_used |= w->kind[k] == READ_STRIDED;
   }
-  if (w->vector) text_add(&t, "static inline vf ELEMENT(const float *const *x, size_t i, size_t lanes)\n{\n");
+  if (w->vector)
+    text_add(&t, "static inline vf ELEMENT(const float *const *x, size_t i, size_t lanes)\n{\n");
   else
     text_add(&t, "static inline %s ELEMENT(const char *const *x, const int64_t *step, size_t i)\n{\n", dtype_c(result));
   if (!i_used) text_add(&t, "  (void)i;\n");
   if (!i_used && w->vector) text_add(&t, "  (void)lanes;\n");
   if (!step_used && !w->vector) text_add(&t, "  (void)step;\n");
   for (int k = 0; k < w->n; k++) {
-    if (w->vector) load_vector(&t, k, w->kind[k]);
-    else load_scalar(&t, k, w->kind[k], dtype_c(w->view[k].dtype));
+    if (w->vector)
+      load_vector(&t, k, w->kind[k]);
+    else
+      load_scalar(&t, k, w->kind[k], dtype_c(w->view[k].dtype));
   }
   expr_body(&t, n, w->expr, w->vector, w->slot, w->literal);
   text_add(&t, "}\n");
   return t.text;
 }
 
-/* "mul_add_f32", with the operands' ways of access behind it unless all are contiguous: d dense, s the same, t strided. */
+/* "mul_add_f32", with the operands' ways of access behind it unless all are contiguous: d dense, s the same, t strided.
+ */
 static const char *kernel_name(Program *p, const Node *n, const Elementwise *w, DType result) {
   Text t = {.ctx = p->ctx};
   text_add(&t, "%s", expr_name(p->ctx, n, w->expr));
@@ -218,7 +232,8 @@ static Kernel *elementwise_kernel(Program *p, const Node *n, const Elementwise *
   return low_kernel(p, w->vector ? "elementwise_vf" : "elementwise_any", kernel_name(p, n, w, result), holes);
 }
 
-/* ---- the step -------------------------------------------------------------------------------------------------------------- */
+/* ---- the step
+ * -------------------------------------------------------------------------------------------------------------- */
 
 static void add_call(Program *p, Node *n, const Elementwise *w, const Loops *l, const View *out) {
   int64_t scale[LOOP_VIEWS];

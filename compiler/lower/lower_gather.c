@@ -12,7 +12,8 @@ static int64_t product(const View *w, int from, int to) {
   return count;
 }
 
-/* ---- Gather ---------------------------------------------------------------------------------------------------------------- */
+/* ---- Gather
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 /* The slice at a constant index: the axis gives way to the index's dimensions, all of length 1. */
 static View slice_at(const View *x, int axis, int64_t at, int index_rank) {
@@ -51,7 +52,8 @@ static void gather(Program *p, Node *n) {
   low_size(s, product(&x, axis + 1, rank));
 }
 
-/* ---- GatherElements -------------------------------------------------------------------------------------------------------- */
+/* ---- GatherElements
+ * -------------------------------------------------------------------------------------------------------- */
 
 static void gather_elements(Program *p, Node *n) {
   View x = low_packed(p, n->in[0]), index = low_packed(p, n->in[1]), y = low_output(p, n->out[0], NULL);
@@ -72,14 +74,16 @@ static void gather_elements(Program *p, Node *n) {
   low_table(s, dims, 2 * (size_t)x.rank);
 }
 
-/* ---- GatherND -------------------------------------------------------------------------------------------------------------- */
+/* ---- GatherND
+ * -------------------------------------------------------------------------------------------------------------- */
 
 static void gather_nd(Program *p, Node *n) {
   View x = low_packed(p, n->in[0]), index = low_packed(p, n->in[1]), y = low_output(p, n->out[0], NULL);
   int batch = (int)node_int(n, "batch_dims", 0), width = (int)index.dim[index.rank - 1];
   int64_t dims[2 * MAX_RANK];
   if (batch < 0 || batch >= index.rank || batch + width > x.rank)
-    ctx_fail(p->ctx, n, "indices of %d coordinates behind %d batch dimensions do not fit rank %d", width, batch, x.rank);
+    ctx_fail(p->ctx, n, "indices of %d coordinates behind %d batch dimensions do not fit rank %d", width, batch,
+             x.rank);
   for (int i = 0; i < width; i++) {
     dims[2 * i] = x.dim[batch + i];
     dims[2 * i + 1] = product(&x, batch + i + 1, x.rank);
@@ -98,8 +102,12 @@ static void gather_nd(Program *p, Node *n) {
 
 void lower_gather(Program *p, Node *n) {
   no_expression(p, n);
-  if (n->op == OP_GATHER) gather(p, n);
-  else if (shape_count(&n->out[0]->shape) == 0) low_output(p, n->out[0], NULL);
-  else if (n->op == OP_GATHER_ELEMENTS) gather_elements(p, n);
-  else gather_nd(p, n);
+  if (n->op == OP_GATHER)
+    gather(p, n);
+  else if (shape_count(&n->out[0]->shape) == 0)
+    low_output(p, n->out[0], NULL);
+  else if (n->op == OP_GATHER_ELEMENTS)
+    gather_elements(p, n);
+  else
+    gather_nd(p, n);
 }

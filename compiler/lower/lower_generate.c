@@ -2,9 +2,12 @@
 #include "loops.h"
 
 static void pass_number(Step *s, DType t, const Tensor *v) {
-  if (t == DT_F32) low_float(s, tensor_number(v, 0));
-  else if (t == DT_F64) low_double(s, tensor_number(v, 0));
-  else low_int(s, tensor_integer(v, 0));
+  if (t == DT_F32)
+    low_float(s, tensor_number(v, 0));
+  else if (t == DT_F64)
+    low_double(s, tensor_number(v, 0));
+  else
+    low_int(s, tensor_integer(v, 0));
 }
 
 void lower_range(Program *p, Node *n) {
@@ -27,6 +30,8 @@ void lower_constant_of_shape(Program *p, Node *n) {
   no_expression(p, n);
   View y = low_output(p, n->out[0], NULL);
   const Attr *value = node_attr(n, "value");
-  if (value && value->tensor) low_fill_tensor(p, n, value->tensor, &y);
-  else low_fill(p, n, 0, &y);
+  if (value && value->tensor)
+    low_fill_tensor(p, n, value->tensor, &y);
+  else
+    low_fill(p, n, 0, &y);
 }

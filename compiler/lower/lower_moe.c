@@ -183,6 +183,7 @@ void lower_moe(Program *p, Node *n) {
   m.inside = low_temp(p, "hidden", DT_F32, m.tokens * m.inner);
   low_fill(p, n, 0, &m.y);
   Step *loop = low_expert_loop(p, n, m.queue.storage, m.experts, p->moe_token_major);
+  loop->queue_entries = m.tokens * m.k;
   first_layer(&m, loop, FC1, false);
   if (input(n, FC3)) first_layer(&m, loop, FC3, true);
   last_layer(&m, loop);

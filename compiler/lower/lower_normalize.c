@@ -1,11 +1,12 @@
 /* Layer, RMS, instance, group and batch normalisation.
  *
- * Layers of floats whose rows are contiguous go to kernels on vectors; layers of other types, instances and groups to one
- * scalar template with statistics in double. Batch normalisation at inference is an elementwise expression.
+ * Layers of floats whose rows are contiguous go to kernels on vectors; layers of other types, instances and groups to
+ * one scalar template with statistics in double. Batch normalisation at inference is an elementwise expression.
  */
 #include "loops.h"
 
-/* ---- rows that are layers -------------------------------------------------------------------------------------------------- */
+/* ---- rows that are layers
+ * -------------------------------------------------------------------------------------------------- */
 
 /* x as rows of the trailing axes from `axis` on, as it lies if the rows are dense and one stride leads to the next. */
 static bool rows_of(const View *x, int axis, int64_t *rows, int64_t *n, int64_t *xs) {
@@ -17,8 +18,10 @@ static bool rows_of(const View *x, int axis, int64_t *rows, int64_t *n, int64_t 
   }
   for (int i = axis - 1; i >= 0; i--) {
     if (x->dim[i] == 1) continue;
-    if (*rows == 1) *xs = x->stride[i];
-    else if (x->stride[i] != *xs * *rows) return false;
+    if (*rows == 1)
+      *xs = x->stride[i];
+    else if (x->stride[i] != *xs * *rows)
+      return false;
     *rows *= x->dim[i];
   }
   return true;
@@ -28,7 +31,8 @@ static bool rows_of(const View *x, int axis, int64_t *rows, int64_t *n, int64_t 
 static View row_weights(Program *p, const Node *n, Value *v, const View *x, int axis) {
   View w = low_view(p, v), b = view_broadcast(&w, x->rank, x->dim), row = b;
   for (int i = 0; i < axis; i++)
-    if (b.stride[i] != 0 && x->dim[i] != 1) ctx_fail(p->ctx, n, "scale and bias may only vary along the normalised axes");
+    if (b.stride[i] != 0 && x->dim[i] != 1)
+      ctx_fail(p->ctx, n, "scale and bias may only vary along the normalised axes");
   row.rank = x->rank - axis;
   for (int i = 0; i < row.rank; i++) {
     row.dim[i] = b.dim[axis + i];
@@ -64,8 +68,10 @@ static void layer_norm(Program *p, Node *n) {
   Step *s = low_call(p, n, k);
   low_read(s, &x);
   low_read(s, &scale);
-  if (has_bias) low_read(s, &bias);
-  else if (centered || !vector) low_null(s, x.dtype);
+  if (has_bias)
+    low_read(s, &bias);
+  else if (centered || !vector)
+    low_null(s, x.dtype);
   low_write(s, &y);
   low_size(s, rows);
   low_size(s, length);
@@ -80,7 +86,8 @@ static void layer_norm(Program *p, Node *n) {
   low_double(s, epsilon);
 }
 
-/* ---- channels and groups of them --------------------------------------------------------------------------------------------- */
+/* ---- channels and groups of them
+ * --------------------------------------------------------------------------------------------- */
 
 static void channel_groups(Program *p, Node *n, int64_t groups) {
   View x = low_packed(p, n->in[0]), scale = low_packed(p, n->in[1]), bias = low_packed(p, n->in[2]);
@@ -108,6 +115,8 @@ void lower_normalize(Program *p, Node *n) {
     return;
   }
   no_expression(p, n);
-  if (n->op == OP_LAYER_NORMALIZATION || n->op == OP_RMS_NORMALIZATION) layer_norm(p, n);
-  else channel_groups(p, n, n->op == OP_GROUP_NORMALIZATION ? node_int(n, "num_groups", 1) : n->in[0]->shape.dim[1].n);
+  if (n->op == OP_LAYER_NORMALIZATION || n->op == OP_RMS_NORMALIZATION)
+    layer_norm(p, n);
+  else
+    channel_groups(p, n, n->op == OP_GROUP_NORMALIZATION ? node_int(n, "num_groups", 1) : n->in[0]->shape.dim[1].n);
 }

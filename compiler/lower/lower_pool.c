@@ -91,10 +91,11 @@ static Kernel *any_kernel(Program *p, DType t, bool max, bool count_pads) {
   const char *init = !max ? "0" : dtype_is_float(t) ? "(-INFINITY)" : ctx_format(c, "MOECC_LOWEST_%s", dtype_short(t));
   const char *next = max ? ctx_format(c, "moecc_max_%s(acc, x)", dtype_short(t)) : "acc + (double)x";
   const char *step = ctx_format(c, "static inline %s STEP(%s acc, %s x)\n{\n  return %s;\n}\n", acc, acc, type, next);
-  const char *finish = ctx_format(c, "static inline %s FINISH(%s acc, double count)\n{\n%s  return (%s)(%s);\n}\n", type, acc,
-                                  max ? "  (void)count;\n" : "", type, max ? "acc" : "acc / count");
-  const Hole holes[] = {{"T", type},       {"ACC", acc},       {"INIT", init}, {"COUNT_PADS", count_pads ? "1" : "0"},
-                        {"STEP", step},    {"FINISH", finish}, {0}};
+  const char *finish = ctx_format(c, "static inline %s FINISH(%s acc, double count)\n{\n%s  return (%s)(%s);\n}\n",
+                                  type, acc, max ? "  (void)count;\n" : "", type, max ? "acc" : "acc / count");
+  const Hole holes[] = {
+      {"T", type},        {"ACC", acc}, {"INIT", init}, {"COUNT_PADS", count_pads ? "1" : "0"}, {"STEP", step},
+      {"FINISH", finish}, {0}};
   const char *name = ctx_format(c, "%s_pool_%s%s", max ? "max" : "average", dtype_short(t), count_pads ? "_pads" : "");
   return low_kernel(p, "pool_any", name, holes);
 }
@@ -121,6 +122,8 @@ void lower_pool(Program *p, Node *n) {
   }
   Pool g = read_pool(p, n);
   bool max = n->op == OP_MAX_POOL, count_pads = !max && node_int(n, "count_include_pad", 0) != 0;
-  if (n->in[0]->dtype == DT_F32 && g.axes == 2) pool_picture(p, n, &g, max, count_pads);
-  else pool_any(p, n, &g, max, count_pads);
+  if (n->in[0]->dtype == DT_F32 && g.axes == 2)
+    pool_picture(p, n, &g, max, count_pads);
+  else
+    pool_any(p, n, &g, max, count_pads);
 }

@@ -1,8 +1,8 @@
 /* Reductions, ArgMax and ArgMin, and the global pools, which are reductions over the spatial axes.
  *
- * The result's axes keep the order in which they lie in the input. Sums of floats along a contiguous axis, or across rows
- * of contiguous ones (channels-last pooling), have kernels on vectors; everything else goes through one scalar template
- * whose accumulator is wide: double for floats, 64 bits for integers.
+ * The result's axes keep the order in which they lie in the input. Sums of floats along a contiguous axis, or across
+ * rows of contiguous ones (channels-last pooling), have kernels on vectors; everything else goes through one scalar
+ * template whose accumulator is wide: double for floats, 64 bits for integers.
  */
 #include "loops.h"
 #include "reduce.h"
@@ -13,16 +13,18 @@
 typedef struct {
   Op op;
   const char *name;
-  const char *map, *finish;          /* on vectors: of x; of (sum, count); NULL: no vector form */
-  const char *step_f, *finish_f;     /* scalar, double accumulator */
-  const char *step_i, *finish_i;     /* scalar, uint64_t accumulator; NULL: not for integers */
+  const char *map, *finish;      /* on vectors: of x; of (sum, count); NULL: no vector form */
+  const char *step_f, *finish_f; /* scalar, double accumulator */
+  const char *step_i, *finish_i; /* scalar, uint64_t accumulator; NULL: not for integers */
 } Reduction;
 
 static const Reduction reductions[] = {
     {OP_REDUCE_SUM, "sum", "x", "sum", "acc + (double)x", "acc", "acc + (uint64_t)x", "acc"},
     {OP_REDUCE_MEAN, "mean", "x", "sum / count", "acc + (double)x", "acc / count", NULL, NULL},
-    {OP_REDUCE_L1, "l1", "vf_abs(x)", "sum", "acc + (double)moecc_abs_%s(x)", "acc", "acc + (uint64_t)moecc_abs_%s(x)", "acc"},
-    {OP_REDUCE_L2, "l2", "x * x", "moecc_sqrt_f32(sum)", "acc + (double)x * (double)x", "moecc_sqrt_f64(acc)", NULL, NULL},
+    {OP_REDUCE_L1, "l1", "vf_abs(x)", "sum", "acc + (double)moecc_abs_%s(x)", "acc", "acc + (uint64_t)moecc_abs_%s(x)",
+     "acc"},
+    {OP_REDUCE_L2, "l2", "x * x", "moecc_sqrt_f32(sum)", "acc + (double)x * (double)x", "moecc_sqrt_f64(acc)", NULL,
+     NULL},
     {OP_REDUCE_SUM_SQUARE, "sum_square", "x * x", "sum", "acc + (double)x * (double)x", "acc",
      "acc + (uint64_t)x * (uint64_t)x", "acc"},
     {OP_REDUCE_LOG_SUM, "log_sum", "x", "moecc_log_f32(sum)", "acc + (double)x", "moecc_log_f64(acc)", NULL, NULL},
@@ -36,7 +38,8 @@ static const Reduction *find_reduction(Op op) {
   return NULL;
 }
 
-/* ---- the loops -------------------------------------------------------------------------------------------------------------- */
+/* ---- the loops
+ * -------------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
   View x, y;
@@ -81,7 +84,8 @@ static Reduce plan(Program *p, Node *n, const bool *reduced, bool keep) {
   return r;
 }
 
-/* ---- kernels ------------------------------------------------------------------------------------------------------------------ */
+/* ---- kernels
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 static const char *map_function(Ctx *c, const char *map) {
   return ctx_format(c, "static inline vf MAP(vf x)\n{\n  return %s;\n}\n", map);
@@ -134,8 +138,8 @@ static const char *step_function(Ctx *c, DType t, const char *acc, const char *e
 
 static const char *finish_function(Ctx *c, DType t, const char *acc, const char *expression) {
   const char *unused = strstr(expression, "count") ? "" : "  (void)count;\n";
-  return ctx_format(c, "static inline %s FINISH(%s acc, double count)\n{\n%s  return (%s)(%s);\n}\n", dtype_c(t), acc, unused,
-                    dtype_c(t), expression);
+  return ctx_format(c, "static inline %s FINISH(%s acc, double count)\n{\n%s  return (%s)(%s);\n}\n", dtype_c(t), acc,
+                    unused, dtype_c(t), expression);
 }
 
 static Kernel *extreme_kernel(Program *p, const Node *n, DType t) {
@@ -161,8 +165,7 @@ static Kernel *scalar_kernel(Program *p, const Node *n, const Reduction *op, DTy
   const char *step = real ? op->step_f : op->step_i, *acc = real ? "double" : "uint64_t";
   if (step == NULL) ctx_fail(c, n, "%s does not work on %s", n->op_type, dtype_name(t));
   const char *named = strstr(step, "%s");
-  if (named)
-    step = ctx_format(c, "%.*s%s%s", (int)(named - step), step, dtype_short(t), named + 2);
+  if (named) step = ctx_format(c, "%.*s%s%s", (int)(named - step), step, dtype_short(t), named + 2);
   const Hole holes[] = {{"T", dtype_c(t)},
                         {"ACC", acc},
                         {"INIT", op->op == OP_REDUCE_PROD ? "1" : "0"},
@@ -203,11 +206,14 @@ void low_reduce(Program *p, Node *n, const bool *reduced, bool keep) {
   if (r.outputs == 0) return;
   const Reduction *op = find_reduction(n->op);
   bool vector = r.x.dtype == DT_F32 && op != NULL && op->map != NULL && r.count > 0;
-  if (vector && (contiguous_row(&r) || across_rows(&r))) add_vector_call(p, n, &r, op);
-  else add_scalar_call(p, n, &r);
+  if (vector && (contiguous_row(&r) || across_rows(&r)))
+    add_vector_call(p, n, &r, op);
+  else
+    add_scalar_call(p, n, &r);
 }
 
-/* ---- ArgMax, ArgMin --------------------------------------------------------------------------------------------------------- */
+/* ---- ArgMax, ArgMin
+ * --------------------------------------------------------------------------------------------------------- */
 
 static void arg_reduce(Program *p, Node *n) {
   Ctx *c = p->ctx;
@@ -217,8 +223,8 @@ static void arg_reduce(Program *p, Node *n) {
   int64_t outer = 1, inner = 1;
   for (int i = 0; i < axis; i++) outer *= x.dim[i];
   for (int i = axis + 1; i < x.rank; i++) inner *= x.dim[i];
-  const char *better = ctx_format(c, "static inline int BETTER(%s a, %s b)\n{\n  return a %s%s b;\n}\n", dtype_c(x.dtype),
-                                  dtype_c(x.dtype), max ? ">" : "<", last ? "=" : "");
+  const char *better = ctx_format(c, "static inline int BETTER(%s a, %s b)\n{\n  return a %s%s b;\n}\n",
+                                  dtype_c(x.dtype), dtype_c(x.dtype), max ? ">" : "<", last ? "=" : "");
   const Hole holes[] = {{"T", dtype_c(x.dtype)}, {"BETTER", better}, {0}};
   const char *name = ctx_format(c, "arg_%s%s_%s", max ? "max" : "min", last ? "_last" : "", dtype_short(x.dtype));
   Step *s = low_call(p, n, low_kernel(p, "arg_reduce", name, holes));
@@ -229,7 +235,8 @@ static void arg_reduce(Program *p, Node *n) {
   low_size(s, inner);
 }
 
-/* ---- entry ------------------------------------------------------------------------------------------------------------------ */
+/* ---- entry
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 void lower_reduce(Program *p, Node *n) {
   no_expression(p, n);

@@ -1,8 +1,8 @@
 /* Resize: per axis a table of source indices and weights, computed here, so that the kernels know nothing of ONNX's
  * modes. Nearest picks elements; linear and cubic go axis by axis, pictures of several channels in one bilinear pass.
  *
- * Coordinates follow the operator's definition in double; where sizes are given, or equal what the scales give, the ratio
- * of lengths is used, multiplied before it is divided by, so that whole coordinates come out whole.
+ * Coordinates follow the operator's definition in double; where sizes are given, or equal what the scales give, the
+ * ratio of lengths is used, multiplied before it is divided by, so that whole coordinates come out whole.
  */
 #include "loops.h"
 
@@ -11,13 +11,13 @@
 
 typedef struct {
   int axis;
-  int64_t n, m;          /* lengths of input and output */
-  double up, down;       /* the scale as a fraction */
+  int64_t n, m;    /* lengths of input and output */
+  double up, down; /* the scale as a fraction */
   double roi[2];
   size_t taps;
-  int64_t *index;        /* m * taps */
+  int64_t *index; /* m * taps */
   double *weight;
-  bool *outside;         /* m, or NULL: takes extrapolation_value */
+  bool *outside; /* m, or NULL: takes extrapolation_value */
 } Axis;
 
 typedef struct {
@@ -26,10 +26,11 @@ typedef struct {
   bool cubic, antialias, exclude, single;
   double cubic_a;
   int n_axes;
-  Axis axis[MAX_RANK];   /* those that change */
+  Axis axis[MAX_RANK]; /* those that change */
 } Resize;
 
-/* ---- coordinates -------------------------------------------------------------------------------------------------------------- */
+/* ---- coordinates
+ * -------------------------------------------------------------------------------------------------------------- */
 
 static bool is(const char *a, const char *b) { return strcmp(a, b) == 0; }
 
@@ -66,10 +67,12 @@ static int64_t nearest_index(const char *mode, double x, int64_t n) {
              : is(mode, "ceil")              ? ceil(x)
              : is(mode, "round_prefer_ceil") ? floor(x + 0.5)
                                              : ceil(x - 0.5);
-  return r < 0 ? 0 : r > (double)(n - 1) ? n - 1 : (int64_t)r;
+  return r<0 ? 0 : r>(double)(n - 1) ? n - 1 : (int64_t)r;
 }
 
-/* ---- weights ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- weights
+ * ----------------------------------------------------------------------------------------------------------------------
+ */
 
 static double filter(const Resize *r, double x) {
   x = fabs(x);
@@ -106,7 +109,9 @@ static void make_taps(Ctx *c, const Resize *r, Axis *a) {
   for (int64_t i = 0; i < a->m; i++) fill_taps(r, a, i, reach, shrink);
 }
 
-/* ---- the node ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- the node
+ * -----------------------------------------------------------------------------------------------------------------------
+ */
 
 static const Tensor *constant_input(Program *p, const Node *n, int i, const char *what) {
   if (i >= n->n_in || n->in[i] == NULL) return NULL;
@@ -182,7 +187,9 @@ static Resize read_resize(Program *p, const Node *n) {
   return r;
 }
 
-/* ---- nearest ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- nearest
+ * ------------------------------------------------------------------------------------------------------------------------
+ */
 
 static void fill_outside(Program *p, const Node *n, const Resize *r) {
   View out = low_view(p, n->out[0]);
@@ -213,7 +220,9 @@ static void resize_nearest(Program *p, Node *n, Resize *r) {
   low_pick(p, n, &x, n->out[0], pick);
 }
 
-/* ---- linear, cubic -------------------------------------------------------------------------------------------------------------------- */
+/* ---- linear, cubic
+ * --------------------------------------------------------------------------------------------------------------------
+ */
 
 /* The weights as a constant of floats or doubles. */
 static View weight_view(Ctx *c, const Axis *a, DType t) {
@@ -222,8 +231,10 @@ static View weight_view(Ctx *c, const Axis *a, DType t) {
   float *f = tensor_writable(w);
   double *d = tensor_writable(w);
   for (int64_t i = 0; i < count; i++) {
-    if (t == DT_F32) f[i] = (float)a->weight[i];
-    else d[i] = a->weight[i];
+    if (t == DT_F32)
+      f[i] = (float)a->weight[i];
+    else
+      d[i] = a->weight[i];
   }
   View v = {.constant = w, .dtype = t, .rank = 1, .dim = {count}, .stride = {1}};
   return v;
@@ -262,7 +273,8 @@ static Kernel *axis_kernel(Program *p, DType from, DType to) {
   const char *value = dtype_is_float(to) ? "v" : ctx_format(c, "moecc_trunc_%s(v)", dtype_short(to));
   const char *round = ctx_format(c, "static inline %s ROUND(double v)\n{\n  return (%s)%s;\n}\n", type, type, value);
   const Hole holes[] = {{"T", dtype_c(from)}, {"R", type}, {"ROUND", round}, {0}};
-  return low_kernel(p, "resize_axis_any", ctx_format(c, "resize_axis_%s_%s", dtype_short(from), dtype_short(to)), holes);
+  return low_kernel(p, "resize_axis_any", ctx_format(c, "resize_axis_%s_%s", dtype_short(from), dtype_short(to)),
+                    holes);
 }
 
 /* One pass: x with axis a resampled, into `to`, both dense in `order`. */
@@ -329,12 +341,15 @@ void lower_resize(Program *p, Node *n) {
     low_output(p, n->out[0], NULL);
     return;
   }
-  if (is(node_string(n, "mode", "nearest"), "nearest")) resize_nearest(p, n, &r);
+  if (is(node_string(n, "mode", "nearest"), "nearest"))
+    resize_nearest(p, n, &r);
   else {
     View x = low_view(p, n->in[0]);
     for (int k = 0; k < r.n_axes; k++) make_taps(p->ctx, &r, &r.axis[k]);
-    if (is_bilinear_picture(&r, &x)) resize_bilinear(p, n, &r);
-    else resize_by_axes(p, n, &r);
+    if (is_bilinear_picture(&r, &x))
+      resize_bilinear(p, n, &r);
+    else
+      resize_by_axes(p, n, &r);
   }
   fill_outside(p, n, &r);
 }

@@ -5,7 +5,9 @@
 
 /* How an element and its update are combined: the text of COMBINE and a word for the kernel's name. */
 static const char *combine_function(Program *p, const Node *n, DType t, const char **word) {
-  static const struct { const char *name, *real, *integer; } forms[] = {
+  static const struct {
+    const char *name, *real, *integer;
+  } forms[] = {
       {"none", "update", "update"},
       {"add", "old + update", "moecc_add_%s(old, update)"},
       {"mul", "old * update", "moecc_mul_%s(old, update)"},
@@ -80,6 +82,8 @@ void lower_scatter(Program *p, Node *n) {
   View x = low_view(p, n->in[0]), y = low_output(p, n->out[0], NULL);
   low_copy(p, n, &x, &y);
   if (shape_count(&n->in[1]->shape) == 0) return;
-  if (n->op == OP_SCATTER_ELEMENTS) scatter_elements(p, n, &y);
-  else scatter_nd(p, n, &y);
+  if (n->op == OP_SCATTER_ELEMENTS)
+    scatter_elements(p, n, &y);
+  else
+    scatter_nd(p, n, &y);
 }

@@ -1,7 +1,9 @@
 /* TopK, CumSum, Trilu, OneHot, NonZero: one typed template each, on packed tensors seen as [outer, n, inner]. */
 #include "loops.h"
 
-typedef struct { int64_t outer, n, inner; } Lines;
+typedef struct {
+  int64_t outer, n, inner;
+} Lines;
 
 static Lines lines_of(const View *x, int axis) {
   Lines l = {1, x->dim[axis], 1};
@@ -21,18 +23,22 @@ void lower_topk(Program *p, Node *n) {
   Lines l = lines_of(&x, axis);
   if (k > l.n) ctx_fail(c, n, "k is %lld but the axis has only %lld elements", (long long)k, (long long)l.n);
   if (n->out[0]) values = low_output(p, n->out[0], NULL);
-  if (n->n_out > 1 && n->out[1]) index = low_output(p, n->out[1], NULL);
-  else index = low_temp(p, "topk indices", DT_I64, l.outer * k * l.inner);
+  if (n->n_out > 1 && n->out[1])
+    index = low_output(p, n->out[1], NULL);
+  else
+    index = low_temp(p, "topk indices", DT_I64, l.outer * k * l.inner);
   bool largest = node_int(n, "largest", 1) != 0;
   const char *nan = dtype_is_float(t) ? " || (b != b && a == a)" : "";
-  const char *before = ctx_format(c, "static inline int BEFORE(%s a, %s b)\n{\n  return a %s b%s;\n}\n", dtype_c(t), dtype_c(t),
-                                  largest ? ">" : "<", nan);
+  const char *before = ctx_format(c, "static inline int BEFORE(%s a, %s b)\n{\n  return a %s b%s;\n}\n", dtype_c(t),
+                                  dtype_c(t), largest ? ">" : "<", nan);
   const Hole holes[] = {{"T", dtype_c(t)}, {"BEFORE", before}, {0}};
   const char *name = ctx_format(c, "%s_%s", largest ? "topk" : "topk_smallest", dtype_short(t));
   Step *s = low_call(p, n, low_kernel(p, "topk", name, holes));
   low_read(s, &x);
-  if (n->out[0]) low_write(s, &values);
-  else low_null(s, t);
+  if (n->out[0])
+    low_write(s, &values);
+  else
+    low_null(s, t);
   low_write(s, &index);
   low_size(s, l.outer);
   low_size(s, l.n);

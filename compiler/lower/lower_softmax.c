@@ -15,9 +15,10 @@ static Kernel *any_kernel(Program *p, const Node *n, DType t) {
   Ctx *c = p->ctx;
   const char *type = dtype_c(t), *suffix = dtype_short(t);
   bool log = n->op == OP_LOG_SOFTMAX;
-  const char *result = log ? "(double)shifted - moecc_log_f64(sum)" : ctx_format(c, "moecc_exp_%s(shifted) / sum", suffix);
-  const char *finish = ctx_format(c, "static inline %s FINISH(%s shifted, double sum)\n{\n  return (%s)(%s);\n}\n", type, type,
-                                  type, result);
+  const char *result =
+      log ? "(double)shifted - moecc_log_f64(sum)" : ctx_format(c, "moecc_exp_%s(shifted) / sum", suffix);
+  const char *finish = ctx_format(c, "static inline %s FINISH(%s shifted, double sum)\n{\n  return (%s)(%s);\n}\n",
+                                  type, type, type, result);
   const Hole holes[] = {{"T", type}, {"EXP", ctx_format(c, "moecc_exp_%s", suffix)}, {"FINISH", finish}, {0}};
   return low_kernel(p, "softmax_any", ctx_format(c, log ? "log_softmax_%s" : "softmax_any_%s", suffix), holes);
 }

@@ -59,9 +59,13 @@ void lower_view(Program *p, Node *n) {
   int64_t dim[MAX_RANK];
   value_dims(p->ctx, n, n->out[0], dim);
   View w = low_view(p, n->in[0]);
-  if (n->op == OP_TRANSPOSE) w = transposed(p, n);
-  else if (n->op == OP_SLICE) w = sliced(p, n);
-  else if (n->op == OP_EXPAND) w = view_broadcast(&w, rank, dim);
-  else if (n->op != OP_IDENTITY) w = reshaped(p, n, rank, dim);
+  if (n->op == OP_TRANSPOSE)
+    w = transposed(p, n);
+  else if (n->op == OP_SLICE)
+    w = sliced(p, n);
+  else if (n->op == OP_EXPAND)
+    w = view_broadcast(&w, rank, dim);
+  else if (n->op != OP_IDENTITY)
+    w = reshaped(p, n, rank, dim);
   low_alias(p, n->out[0], w);
 }

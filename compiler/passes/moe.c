@@ -2,7 +2,7 @@
  * explains). Needs shapes inferred, constants folded and GELU recognised. Keeps shapes and types of everything; a layer
  * that is not understood stays as it is. Weights are stacked without a second copy where they already lie together.
  *
- * The driver: for each TopK, facts are made for all that depends on it, in topological order, until one says "the whole
+ * The driver: for each TopK (or ArgMax: the choice of one), facts are made for all that depends on it, in topological order, until one says "the whole
  * layer". Which values a router speaks of is thus never searched for, and layers may overlap in any way. */
 #include "moe.h"
 #include "recognise.h"
@@ -23,16 +23,24 @@ void moe_blame(Mo *m, int rank, const Node *n, const char *fmt, ...) {
 
 enum { MAX_EXPERTS = 4096, MAX_K = 64 }; /* beyond, a TopK is no router */
 
-static bool read_topk(Mo *m, Node *topk) {
-  const Tensor *k = node_const(topk, 1);
+static bool is_choice(const Node *n) { return n->op == OP_TOP_K || n->op == OP_ARG_MAX; }
+
+/* How many are chosen, the larger first and of equals the first; 0: not known. */
+static int64_t chosen_count(const Node *n) {
+  if (n->op == OP_ARG_MAX) return !node_int(n, "select_last_index", 0);
+  const Tensor *k = node_const(n, 1);
+  return k && tensor_count(k) == 1 && node_int(n, "largest", 1) ? tensor_integer(k, 0) : 0;
+}
+
+static bool read_choice(Mo *m, Node *topk) {
   const Shape *s = &topk->in[0]->shape;
-  if (!k || tensor_count(k) != 1 || !node_int(topk, "largest", 1) || !shape_known(s) || s->rank < 1) return false;
-  int64_t axis = node_int(topk, "axis", -1);
+  if (!chosen_count(topk) || !shape_known(s) || s->rank < 1) return false;
+  int64_t axis = node_int(topk, "axis", topk->op == OP_ARG_MAX ? 0 : -1);
   axis += axis < 0 ? s->rank : 0;
   if (axis < 0 || axis >= s->rank) return false;
   m->topk = topk;
   m->scores = topk->in[0];
-  m->k = tensor_integer(k, 0);
+  m->k = chosen_count(topk);
   m->experts = s->dim[axis].n;
   if (m->k < 1 || m->k > m->experts || m->experts > MAX_EXPERTS || m->k > MAX_K) return false;
   m->tokens = 1;
@@ -62,7 +70,7 @@ static Fact *state(Mo *m, const Value *v, FactKind kind, const Axes *axes) {
   return f;
 }
 
-/* What is known from the start: the scores, and the two outputs of the TopK. */
+/* What is known from the start: the scores, and what the choice gives. */
 static void state_choice(Mo *m) {
   m->logits = logits_of(m);
   Gate plain = {GATE_NONE, m->scores, m->scores, false};
@@ -77,13 +85,16 @@ static void state_choice(Mo *m) {
     Axis a = m->score_axes.a[i];
     axes_add(&axes, a.kind == AX_EXPERT ? (Axis){AX_SLOT, 0, m->k} : a);
   }
-  if (m->topk->out[0]) {
-    Fact *w = state(m, m->topk->out[0], FK_TERM, &axes);
+  bool both = m->topk->op == OP_TOP_K;
+  Value *weights = both ? m->topk->out[0] : NULL;
+  Value *indices = !both ? m->topk->out[0] : m->topk->n_out > 1 ? m->topk->out[1] : NULL;
+  if (weights) {
+    Fact *w = state(m, weights, FK_TERM, &axes);
     w->cover = cover_full(m);
     w->weighted = true;
     w->gate = gate;
   }
-  if (m->topk->n_out > 1 && m->topk->out[1]) state(m, m->topk->out[1], FK_INDEX, &axes);
+  if (indices) state(m, indices, FK_INDEX, &axes);
 }
 
 /* ---- following it ---- */
@@ -142,13 +153,13 @@ static void follow_node(Mo *m, Node *n) {
   if (!known) blame_stop(m, n);
 }
 
-/* Everything about one TopK. memo NULL: nothing is changed. facts: room for one per value, `count` of them, to be
+/* Everything about one choice. memo NULL: nothing is changed. facts: room for one per value, `count` of them, to be
  * reused; values that come into being on the way have none. */
 static void follow(Mo *m, Node *topk, struct MoeMemo *memo, Fact **facts, size_t count) {
   Graph *g = topk->graph;
   *m = (Mo){.g = g, .c = g->ctx, .memo = memo, .fact = facts, .n_fact = count};
   memset(facts, 0, count * sizeof *facts);
-  if (!read_topk(m, topk)) return;
+  if (!read_choice(m, topk)) return;
   state_choice(m);
   for (Node *n = g->first; n; n = n->next)
     if (n != topk && has_fact(m, n)) follow_node(m, n);
@@ -167,7 +178,7 @@ void pass_moe(Graph *g) {
   size_t count = g->n_values;
   Fact **facts = ctx_array(g->ctx, count + 1, sizeof *facts);
   for (Node *n = g->first; n; n = n->next) {
-    if (n->op != OP_TOP_K) continue;
+    if (!is_choice(n)) continue;
     Mo m;
     follow(&m, n, memo, facts, count);
     const char *why = explanation(&m);
@@ -176,9 +187,9 @@ void pass_moe(Graph *g) {
   graph_remove_dead(g);
 }
 
-/* The nearest TopK that n depends on, within reason. */
+/* The nearest choice that n depends on, within reason. */
 static Node *topk_above(Node *n, int depth) {
-  if (n->op == OP_TOP_K) return n;
+  if (is_choice(n)) return n;
   for (int i = 0; depth > 0 && i < n->n_in; i++) {
     Node *found = n->in[i] && n->in[i]->producer ? topk_above(n->in[i]->producer, depth - 1) : NULL;
     if (found) return found;

@@ -1,6 +1,8 @@
 /* The recognised layer becomes one moecc.Moe node. */
 #include "moe.h"
 
+#include <math.h>
+
 /* The scores as [tokens, experts], whatever the order of the router's dimensions. */
 static Value *score_matrix(const Mo *m, Node *before, Value *scores) {
   const Axes *x = &m->score_axes;
@@ -15,6 +17,43 @@ static Value *score_matrix(const Mo *m, Node *before, Value *scores) {
   return insert_reshape(before, scores, &matrix);
 }
 
+/* ---- experts that cannot be chosen ---- */
+
+/* Is column e of a constant, as it is broadcast over the experts, this infinity throughout? */
+static bool column_is(const Mo *m, const Value *v, int64_t e, double number) {
+  const Tensor *t = v->tensor;
+  if (!t || t->rank < 1 || t->dim[t->rank - 1] != m->experts) return false;
+  for (int64_t i = e; i < tensor_count(t); i += m->experts)
+    if (tensor_number(t, i) != number) return false;
+  return tensor_count(t) > 0;
+}
+
+/* Is the score of expert e a constant -inf, as where a task may only choose within a window? */
+static bool never_chosen(const Mo *m, Value *scores, int64_t e) {
+  const Axes *x = &m->score_axes;
+  const Node *n = value_root(scores)->producer;
+  double fill;
+  if (!n || x->n < 1 || x->a[x->n - 1].kind != AX_EXPERT || n->out[0]->shape.rank < 1) return false;
+  if (n->out[0]->shape.dim[n->out[0]->shape.rank - 1].n != m->experts) return false;
+  if (n->op == OP_ADD) return column_is(m, n->in[0], e, -INFINITY) || column_is(m, n->in[1], e, -INFINITY);
+  if (n->op != OP_WHERE) return false;
+  for (int i = 1; i <= 2; i++)
+    if (value_is_number(n->in[i], &fill) && fill == -INFINITY) return column_is(m, n->in[0], e, i == 1);
+  return false;
+}
+
+/* The experts that the sum speaks of, in order; all others must be out of reach. Returns how many, or 0. */
+static int64_t live_experts(const Mo *m, const Fact *f, int64_t *live) {
+  int64_t n = 0;
+  for (int64_t e = 0; e < m->experts; e++) {
+    int64_t slots = 0;
+    for (int64_t s = 0; s < m->k; s++) slots += cover_has(m, f->cover, s, e);
+    if (slots == m->k) live[n++] = e;
+    else if (slots || !f->weighted || !never_chosen(m, f->gate.of, e)) return 0;
+  }
+  return n >= m->k ? n : 0;
+}
+
 /* ---- checks ---- */
 
 bool moe_complete(const Mo *m, const Value *v, const Fact *f) {
@@ -27,13 +66,13 @@ bool moe_complete(const Mo *m, const Value *v, const Fact *f) {
     return false;
   for (int i = 0; i < n; i++)
     if (f->axes.a[i].kind != AX_TOKEN || f->axes.a[i].index != m->token_axes.a[i].index) return false;
-  return cover_is_full(m, f->cover);
+  return cover_is_full(m, f->cover) || live_experts(m, f, ctx_array(m->c, (size_t)m->experts, sizeof(int64_t)));
 }
 
-static const char *unlike(const Mo *m, const Fact *f, int64_t hidden) {
-  const Body *a = fact_body(f, 0);
-  for (int64_t e = 0; e < m->experts; e++) {
-    const Body *b = fact_body(f, e);
+static const char *unlike(const Fact *f, const int64_t *live, int64_t n, int64_t hidden) {
+  const Body *a = fact_body(f, live[0]);
+  for (int64_t i = 0; i < n; i++) {
+    const Body *b = fact_body(f, live[i]);
     if (!b) return "an expert is missing";
     if (b->x != a->x) return "its experts read different values";
     if (b->act != a->act || b->has_fc3 != a->has_fc3) return "its experts have different activations";
@@ -96,22 +135,35 @@ void moe_put(struct MoeMemo *memo, Value *v, const MoeLayer *l) {
   value_replace(v, y);
 }
 
-/* Layer `which` of all experts, one behind the other. */
-static Linear *collect(const Mo *m, const Fact *f, int which) {
-  Linear *fc = ctx_array(m->c, (size_t)m->experts, sizeof *fc);
-  for (int64_t e = 0; e < m->experts; e++) {
-    fc[e] = fact_body(f, e)->fc[which];
-    fc[e].first += e * fc[e].per_expert;
-    fc[e].b_first += e * fc[e].b_per_expert;
-    fc[e].per_expert = fc[e].b_per_expert = 0;
+/* Layer `which` of these experts, one behind the other. */
+static Linear *collect(const Mo *m, const Fact *f, const int64_t *live, int64_t n, int which) {
+  Linear *fc = ctx_array(m->c, (size_t)n, sizeof *fc);
+  for (int64_t i = 0; i < n; i++) {
+    fc[i] = fact_body(f, live[i])->fc[which];
+    fc[i].first += live[i] * fc[i].per_expert;
+    fc[i].b_first += live[i] * fc[i].b_per_expert;
+    fc[i].expert0 += live[i] - i; /* a stacked matrix is number expert0 + i */
+    fc[i].b_expert0 += live[i] - i;
+    fc[i].per_expert = fc[i].b_per_expert = 0;
   }
   return fc;
 }
 
+/* The scores' columns of these experts. */
+static Value *score_columns(const Mo *m, Node *before, Value *scores, const int64_t *live, int64_t n) {
+  if (n == m->experts) return scores;
+  Value *index = graph_constant_ints(m->g, "experts", 1, n, live);
+  Value *part =
+      insert_value(before, OP_GATHER, DT_F32, shape_of(2, (const int64_t[]){m->tokens, n}), 2, scores, index);
+  node_set_int(part->producer, "axis", 1);
+  return part;
+}
+
 bool moe_build(Mo *m, Value *v, const Fact *f) {
-  const Body *body = fact_body(f, 0);
+  int64_t *live = ctx_array(m->c, (size_t)m->experts, sizeof *live), n = live_experts(m, f, live);
+  const Body *body = fact_body(f, live[0]);
   int64_t hidden = body ? shape_count(&body->x->shape) / m->tokens : 0;
-  const char *reason = unlike(m, f, hidden);
+  const char *reason = unlike(f, live, n, hidden);
   if (!reason && m->scores->dtype != DT_F32) reason = "its scores are not of type float";
   if (reason) {
     moe_blame(m, 10000, v->producer, "%s", reason);
@@ -119,17 +171,15 @@ bool moe_build(Mo *m, Value *v, const Fact *f) {
   }
   if (!m->memo) return true;
   Node *before = v->producer;
-  Gate gate =
-      f->weighted ? f->gate : (Gate){GATE_TOPK_SOFTMAX, m->scores, m->scores, false}; /* k is 1: so is the weight */
-  MoeLayer l = {
-      .x = body->x, .tokens = m->tokens, .hidden = hidden, .experts = m->experts, .k = m->k, .scale = f->scale};
-  l.scores = score_matrix(m, before, gate.of);
+  Gate gate = f->weighted ? f->gate : (Gate){GATE_TOPK_SOFTMAX, m->scores, m->scores, false}; /* k is 1: so is the weight */
+  MoeLayer l = {.x = body->x, .tokens = m->tokens, .hidden = hidden, .experts = n, .k = m->k, .scale = f->scale};
+  l.scores = score_columns(m, before, score_matrix(m, before, gate.of), live, n);
   l.gate = gate.kind;
   l.normalize = gate.normalize;
   l.act = body->act;
-  l.fc[FC1] = collect(m, f, FC1);
-  l.fc[FC2] = collect(m, f, FC2);
-  if (body->has_fc3) l.fc[FC3] = collect(m, f, FC3);
+  l.fc[FC1] = collect(m, f, live, n, FC1);
+  l.fc[FC2] = collect(m, f, live, n, FC2);
+  if (body->has_fc3) l.fc[FC3] = collect(m, f, live, n, FC3);
   l.base = f->base;
   l.n_base = f->n_base;
   moe_put(m->memo, v, &l);

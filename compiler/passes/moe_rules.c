@@ -297,6 +297,17 @@ static Fact *rule_layout(Mo *m, const Node *n) {
   return f ? fact_layout(m, n, f) : NULL;
 }
 
+/* The largest score, where one expert is chosen: its weight. */
+static Fact *largest_score(Mo *m, const Node *n, const Fact *f) {
+  if (n->op != OP_REDUCE_MAX || m->k != 1 || f->masked || f->expert >= 0) return NULL;
+  Fact all = {.kind = FK_TERM, .axes = f->axes, .expert = -1, .slot = -1, .cover = cover_full(m), .scale = 1};
+  Fact *r = fact_reduce(m, n, &all);
+  if (!r || axes_has(&r->axes, AX_EXPERT)) return NULL;
+  r->weighted = true;
+  r->gate = f->gate;
+  return r;
+}
+
 static Fact *unary_rule(Mo *m, Node *n) {
   Fact *f = fact_of(m, n->in[0]);
   if (!f) return NULL;
@@ -306,7 +317,7 @@ static Fact *unary_rule(Mo *m, Node *n) {
   case OP_RECIPROCAL: return rule_reciprocal(m, f);
   case OP_REDUCE_SUM:
   case OP_REDUCE_L1:
-  case OP_REDUCE_MAX: return fact_reduce(m, n, f);
+  case OP_REDUCE_MAX: return f->kind == FK_SCORES ? largest_score(m, n, f) : fact_reduce(m, n, f);
   default: return NULL;
   }
 }

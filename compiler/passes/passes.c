@@ -11,7 +11,7 @@ const Pass passes[] = {
     {"share", share_equal, "equal nodes and constants become one", PASS_MOE},
     {"widen", pass_widen, "half precision is computed in float32", PASS_ALWAYS},
     {"algebra", pass_algebra, "exact cleanups and canonical forms", PASS_MOE},
-    {"merge", share_equal, "sharing again: what algebra made equal"},
+    {"merge", share_equal, "sharing again: what algebra made equal", PASS_MOE},
     {"layernorm", pass_layernorm, "decomposed LayerNorm and RMSNorm are recognised", PASS_SPEED},
     {"gelu", pass_gelu, "decomposed GELU is recognised", PASS_GELU},
     {"moe", pass_moe, "mixture-of-experts layers are recognised", PASS_MOE},
@@ -21,7 +21,7 @@ const Pass passes[] = {
     {"convbn", pass_convbn, "batch normalisation and padding go into convolutions", PASS_SPEED},
     {"tidy", pass_algebra, "algebra again, for what recognition left", PASS_SPEED},
     {"fuse", pass_fuse, "elementwise work goes into the kernel that makes its operand", PASS_SPEED},
-    {"settle", pass_algebra, "algebra once more: layout changes that fusion moved together"},
+    {"settle", pass_algebra, "algebra once more: layout changes that fusion moved together", PASS_SPEED},
     {"dead", graph_remove_dead, "what nobody needs is removed", PASS_ALWAYS},
 };
 const size_t n_passes = sizeof passes / sizeof *passes;

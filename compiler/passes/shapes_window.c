@@ -262,7 +262,7 @@ static void keep_aspect(const Node *n, const Shape *x, const int *axis, int coun
   }
   for (int i = 0; i < count; i++) {
     double wanted = floor(scale * (double)x->dim[axis[i]].n + 0.5);
-    if (wanted > MAX_EXTENT) shape_error(n, "%g is not a size", wanted);
+    if (wanted > (double)MAX_EXTENT) shape_error(n, "%g is not a size", wanted);
     if (x->dim[axis[i]].n) size[i] = (int64_t)wanted;
   }
 }

@@ -4,7 +4,7 @@
 Schedule *schedule_make(Program *p) {
   Schedule *s = ctx_alloc(p->ctx, sizeof *s);
   schedule_segments(p, s);
-  schedule_units(p);
+  schedule_units(p, s);
   schedule_memory(p, s);
   return s;
 }

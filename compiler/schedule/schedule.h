@@ -25,6 +25,7 @@ typedef struct {
 
 typedef struct {
   Segment *segment; size_t n_segments, cap_segments;
+  const char *root;    /* path that all layers are in; may be "" */
   int *home;           /* by Storage.id: the segment whose region holds it, or -1 */
   int64_t *base_all;   /* by segment: where its region starts when all tasks run in one call */
   int64_t arena_all;   /* bytes */
@@ -33,7 +34,7 @@ typedef struct {
 
 Schedule *schedule_make(Program *p);                  /* schedule/schedule.c: calls the three below in order */
 void schedule_segments(Program *p, Schedule *s);      /* schedule/segments.c: segments and layers */
-void schedule_units(Program *p);                      /* schedule/units.c: joins equal units, names them */
+void schedule_units(Program *p, Schedule *s);         /* schedule/units.c: joins equal units, names them */
 void schedule_memory(Program *p, Schedule *s);        /* schedule/memory.c: lifetimes and offsets */
 
 bool segment_serves(const Segment *s, size_t task);

@@ -1,6 +1,6 @@
 /* Segments: steps by the set of tasks that needs them, larger sets first. Layers: runs of a segment's steps that come from
  * the same place in the model, found by going down the paths of the nodes' scopes until a run fits on a page. */
-#include "emit/names.h"
+#include "emit/labels.h"
 #include "schedule/schedule.h"
 
 #include <string.h>
@@ -29,6 +29,7 @@ typedef struct {
   Program *program;
   Segment *segment;
   NameSet *names;
+  const char *root;
 } Layers;
 
 /* The component of a scope at a depth, or an empty one behind its end. */
@@ -50,24 +51,27 @@ static bool same_component(const Step *a, const Step *b, int depth) {
 /* What all the steps' scopes begin with; at whole components. */
 static char *common_scope(Ctx *c, Step *const *step, size_t n) {
   char *scope = ctx_strdup(c, step[0]->node->scope);
-  for (size_t i = 1; i < n; i++) {
-    const char *other = step[i]->node->scope;
-    size_t len = 0, whole = 0;
-    while (scope[len] && scope[len] == other[len]) {
-      if (scope[len] == '/') whole = len;
-      len++;
-    }
-    if ((!scope[len] || scope[len] == '/') && (!other[len] || other[len] == '/')) whole = len;
-    scope[whole] = 0;
-  }
+  for (size_t i = 1; i < n; i++) label_common(scope, step[i]->node->scope);
   return scope;
+}
+
+/* "blocks_3" for the path "net/blocks.3" in a network whose layers all are in "net". */
+static const char *layer_name(Layers *l, const char *scope) {
+  Ctx *c = l->program->ctx;
+  const char *path = label_beyond(scope, l->root);
+  if (l->segment->tasks & (l->segment->tasks - 1)) path = label_shared(l->program->graph, path);
+  if (!*path && strrchr(scope, '/')) path = strrchr(scope, '/') + 1;
+  else if (!*path) path = *scope ? scope : "layer";
+  const char *name = name_identifier(c, path);
+  if (strncmp(name, "unit_", 5) == 0) name = ctx_format(c, "layer_%s", name); /* unit_… are the weights' names */
+  return name_unique(l->names, name);
 }
 
 static void add_layer(Layers *l, Step **step, size_t n) {
   Ctx *c = l->program->ctx;
   Segment *s = l->segment;
   char *scope = common_scope(c, step, n);
-  const char *name = name_unique(l->names, name_identifier(c, *scope ? scope : "layer"));
+  const char *name = layer_name(l, scope);
   s->layer = ctx_grow(c, s->layer, s->n_layers, &s->cap_layers, sizeof *s->layer);
   s->layer[s->n_layers++] = (Layer){.name = name, .scope = scope, .step = step, .n_steps = n};
   for (size_t i = 0; i < n; i++) step[i]->layer = name;
@@ -109,6 +113,13 @@ static void fill_scopes(Program *p) {
   }
 }
 
+/* The path that all layers are in. */
+static const char *common_root(Program *p) {
+  char *root = p->first ? ctx_strdup(p->ctx, p->first->node->scope) : "";
+  for (Step *s = p->first; s; s = s->next) label_common(root, s->node->scope);
+  return root;
+}
+
 void schedule_segments(Program *p, Schedule *s) {
   fill_scopes(p);
   for (Step *step = p->first; step; step = step->next) {
@@ -116,7 +127,9 @@ void schedule_segments(Program *p, Schedule *s) {
     segment->step = ctx_grow(p->ctx, segment->step, segment->n_steps, &segment->cap_steps, sizeof *segment->step);
     segment->step[segment->n_steps++] = step;
   }
-  Layers l = {.program = p, .names = names_new(p->ctx)};
+  s->root = common_root(p);
+  Layers l = {.program = p, .names = names_new(p->ctx), .root = s->root};
+  for (size_t i = 0; i < p->n_kernels; i++) name_unique(l.names, p->kernel[i]->name);
   for (size_t i = 0; i < s->n_segments; i++) {
     l.segment = &s->segment[i];
     split_layers(&l, s->segment[i].step, s->segment[i].n_steps, 0);

@@ -1,5 +1,5 @@
 /* Weight units: equal ones (the same parts of the same tensors, packed alike) become one, needed by the tasks of both. */
-#include "emit/names.h"
+#include "emit/labels.h"
 #include "schedule/schedule.h"
 
 #include <string.h>
@@ -36,29 +36,44 @@ static int64_t table_slot(Unit *const *table, size_t size, const Unit *u) {
   return (int64_t)i;
 }
 
-void schedule_units(Program *p) {
-  Ctx *c = p->ctx;
-  size_t size = 64, kept = 0;
+/* What is named: the step that uses the unit first. */
+static const char *unit_name(Program *p, const Schedule *s, const Step *step) {
+  const Node *n = step->node;
+  const char *name = n->name && *n->name ? n->name : n->op_type, *scope = n->scope;
+  if (step->unit->tasks & (step->unit->tasks - 1)) {
+    if (strchr(name, '/')) name = label_shared(p->graph, name);
+    scope = label_shared(p->graph, scope);
+  }
+  return label_unit(p->ctx, name, scope, s->root, step->unit->count > 1);
+}
+
+static void join_units(Program *p) {
+  size_t size = 64;
   while (size < 2 * p->n_units + 2) size *= 2;
-  Unit **table = ctx_array(c, size, sizeof *table);
-  NameSet *names = names_new(c);
+  Unit **table = ctx_array(p->ctx, size, sizeof *table);
   for (Step *s = p->first; s; s = s->next) {
     if (!s->unit) continue;
     s->unit->hash = unit_hash(s->unit);
     Unit **slot = &table[table_slot(table, size, s->unit)];
-    if (*slot) {
-      (*slot)->tasks |= s->tasks;
-      s->unit = *slot;
-      continue;
+    if (!*slot) {
+      *slot = s->unit;
+      s->unit->tasks = s->tasks;
     }
-    *slot = s->unit;
-    s->unit->tasks = s->tasks;
-    s->unit->name = name_unique(names, name_identifier(c, *s->unit->name ? s->unit->name : s->node->op_type));
+    s->unit = *slot;
+    s->unit->tasks |= s->tasks;
   }
+}
+
+void schedule_units(Program *p, Schedule *schedule) {
+  Ctx *c = p->ctx;
+  size_t kept = 0;
+  join_units(p);
+  NameSet *names = names_new(c);
   Unit **unit = ctx_array(c, p->n_units + 1, sizeof *unit);
   for (Step *s = p->first; s; s = s->next) { /* in order of first use */
     if (!s->unit || s->unit->listed) continue;
     s->unit->listed = true;
+    s->unit->name = name_unique(names, unit_name(p, schedule, s));
     s->unit->id = (int)kept;
     unit[kept++] = s->unit;
   }

@@ -8,10 +8,11 @@ void where_f32(const moecc_pool *pool, const unsigned char *x0, const float *x1,
 void copy_rows_f32(const moecc_pool *pool, const float *x, float *y, size_t rows, size_t n, const int64_t *outer);
 void copy_strided_f32(const moecc_pool *pool, const float *x, float *y, size_t rows, size_t n, int64_t xs, int64_t ys,
                       const int64_t *outer);
-void transpose_f32(const moecc_pool *pool, const float *x, float *y, size_t rows, size_t columns, int64_t xs, int64_t ys,
-                   size_t count, const int64_t *outer);
+void transpose_f32(const moecc_pool *pool, const float *x, float *y, size_t rows, size_t columns, int64_t xs,
+                   int64_t ys, size_t count, const int64_t *outer);
 void fill_f32(const moecc_pool *pool, float v, float *y, size_t rows, size_t n, int64_t step, const int64_t *outer);
-void pick_f32(const moecc_pool *pool, const float *x, float *y, size_t rows, size_t n, size_t run, const int64_t *tables);
+void pick_f32(const moecc_pool *pool, const float *x, float *y, size_t rows, size_t n, size_t run,
+              const int64_t *tables);
 
 static const size_t sizes[] = {1, 2, 3, 7, 8, 9, 16, 31, 100, 2047, 2048, 2049, 5000};
 enum { N_SIZES = sizeof sizes / sizeof sizes[0] };
@@ -105,8 +106,7 @@ static void test_transpose(void **state) {
       transpose_f32(&three_threads, x, y, rows, columns, (int64_t)rows, (int64_t)columns, 3, outer);
       for (size_t m = 0; m < 3; m++)
         for (size_t r = 0; r < rows; r++)
-          for (size_t c = 0; c < columns; c++)
-            assert_true(y[m * size + r * columns + c] == x[m * size + c * rows + r]);
+          for (size_t c = 0; c < columns; c++) assert_true(y[m * size + r * columns + c] == x[m * size + c * rows + r]);
       assert_guard(y, 3 * size);
       free(x);
       free(y);
@@ -119,8 +119,10 @@ static void test_fill(void **state) {
   const int64_t outer[] = {2, 2, 30, 3, 10};
   fill_f32(NULL, 2.5f, y, 6, 4, 2, outer);
   for (size_t i = 0; i < 60; i++) {
-    if (i % 10 < 8 && i % 2 == 0) assert_true(y[i] == 2.5f);
-    else assert_true(isnan(y[i]));
+    if (i % 10 < 8 && i % 2 == 0)
+      assert_true(y[i] == 2.5f);
+    else
+      assert_true(isnan(y[i]));
   }
   free(y);
 }
@@ -146,7 +148,7 @@ static void test_pick(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_add),       cmocka_unit_test(test_where), cmocka_unit_test(test_copy_rows),
+      cmocka_unit_test(test_add),          cmocka_unit_test(test_where),     cmocka_unit_test(test_copy_rows),
       cmocka_unit_test(test_copy_strided), cmocka_unit_test(test_transpose), cmocka_unit_test(test_fill),
       cmocka_unit_test(test_pick),
   };

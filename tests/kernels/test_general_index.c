@@ -3,25 +3,25 @@
 
 void gather_f32_i64(const moecc_pool *pool, const float *x, const int64_t *index, float *y, size_t outer, size_t n,
                     size_t count, size_t inner);
-void gather_elements_f32_i64(const moecc_pool *pool, const float *x, const int64_t *index, float *y, size_t count, int64_t n,
-                             int64_t step, size_t rank, const int64_t *dims);
-void gather_nd_f32_i64(const moecc_pool *pool, const float *x, const int64_t *index, float *y, size_t batches, size_t count,
-                       size_t width, size_t inner, size_t xb, const int64_t *dims);
+void gather_elements_f32_i64(const moecc_pool *pool, const float *x, const int64_t *index, float *y, size_t count,
+                             int64_t n, int64_t step, size_t rank, const int64_t *dims);
+void gather_nd_f32_i64(const moecc_pool *pool, const float *x, const int64_t *index, float *y, size_t batches,
+                       size_t count, size_t width, size_t inner, size_t xb, const int64_t *dims);
 void scatter_elements_f32_i64(const int64_t *index, const float *u, float *y, size_t count, int64_t n, int64_t step,
                               size_t rank, const int64_t *dims);
 void scatter_nd_f32_i64(const int64_t *index, const float *u, float *y, size_t count, size_t width, size_t inner,
                         const int64_t *dims);
 void trilu_f32(const moecc_pool *pool, const float *x, float *y, size_t count, size_t rows, size_t columns, int64_t low,
                int64_t high);
-void onehot_f32_i64(const moecc_pool *pool, const int64_t *index, const float *values, float *y, size_t outer, size_t depth,
-                    size_t inner);
+void onehot_f32_i64(const moecc_pool *pool, const int64_t *index, const float *values, float *y, size_t outer,
+                    size_t depth, size_t inner);
 void range_i64(int64_t start, int64_t delta, int64_t *y, size_t n);
 void nonzero_f32(const float *x, int64_t *y, size_t n, size_t bound, size_t rank, const int64_t *dims);
 
-#define CHECK(got, ...)                                                                                                      \
-  do {                                                                                                                       \
-    const float expected_[] = {__VA_ARGS__};                                                                                 \
-    assert_memory_equal(got, expected_, sizeof expected_);                                                                   \
+#define CHECK(got, ...)                                                                                                \
+  do {                                                                                                                 \
+    const float expected_[] = {__VA_ARGS__};                                                                           \
+    assert_memory_equal(got, expected_, sizeof expected_);                                                             \
   } while (0)
 
 static const float table[] = {10, 11, 12, 20, 21, 22, 30, 31, 32}; /* [3, 3] */
@@ -102,8 +102,12 @@ static void test_range_and_nonzero(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_gather),  cmocka_unit_test(test_gather_elements), cmocka_unit_test(test_gather_nd),
-      cmocka_unit_test(test_scatter), cmocka_unit_test(test_trilu),           cmocka_unit_test(test_onehot),
+      cmocka_unit_test(test_gather),
+      cmocka_unit_test(test_gather_elements),
+      cmocka_unit_test(test_gather_nd),
+      cmocka_unit_test(test_scatter),
+      cmocka_unit_test(test_trilu),
+      cmocka_unit_test(test_onehot),
       cmocka_unit_test(test_range_and_nonzero),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -4,22 +4,24 @@
 
 void softmax_f32(const moecc_pool *pool, const float *x, float *y, size_t rows, size_t n, int64_t xs);
 void softmax_any_f32(const moecc_pool *pool, const float *x, float *y, size_t outer, size_t n, size_t inner);
-void layer_norm_f32(const moecc_pool *pool, const float *x, const float *scale, const float *bias, float *y, size_t rows,
-                    size_t n, int64_t xs, float epsilon);
-void rms_norm_f32(const moecc_pool *pool, const float *x, const float *scale, float *y, size_t rows, size_t n, int64_t xs,
-                  float epsilon);
+void layer_norm_f32(const moecc_pool *pool, const float *x, const float *scale, const float *bias, float *y,
+                    size_t rows, size_t n, int64_t xs, float epsilon);
+void rms_norm_f32(const moecc_pool *pool, const float *x, const float *scale, float *y, size_t rows, size_t n,
+                  int64_t xs, float epsilon);
 void normalize_f32(const moecc_pool *pool, const float *x, const float *scale, const float *bias, float *y, size_t rows,
                    size_t n, size_t period, size_t per_row, size_t run, double epsilon);
 void reduce_mean_f32(const moecc_pool *pool, const float *x, float *y, size_t rows, size_t n, const int64_t *outer);
 void reduce_mean_columns_f32(const moecc_pool *pool, const float *x, float *y, size_t outer, size_t n, size_t columns,
                              int64_t xo, int64_t xs);
-void reduce_sum_f32(const moecc_pool *pool, const float *x, float *y, size_t outputs, size_t count, const int64_t *loops);
-void log_sum_exp_f32(const moecc_pool *pool, const float *x, float *y, size_t outputs, size_t count, const int64_t *loops);
+void reduce_sum_f32(const moecc_pool *pool, const float *x, float *y, size_t outputs, size_t count,
+                    const int64_t *loops);
+void log_sum_exp_f32(const moecc_pool *pool, const float *x, float *y, size_t outputs, size_t count,
+                     const int64_t *loops);
 void arg_max_f32(const moecc_pool *pool, const float *x, int64_t *y, size_t outer, size_t n, size_t inner);
-void topk_f32(const moecc_pool *pool, const float *x, float *values, int64_t *index, size_t outer, size_t n, size_t inner,
-              size_t k);
-void cumsum_f32(const moecc_pool *pool, const float *x, float *y, size_t outer, size_t n, size_t inner, size_t exclusive,
-                size_t reverse);
+void topk_f32(const moecc_pool *pool, const float *x, float *values, int64_t *index, size_t outer, size_t n,
+              size_t inner, size_t k);
+void cumsum_f32(const moecc_pool *pool, const float *x, float *y, size_t outer, size_t n, size_t inner,
+                size_t exclusive, size_t reverse);
 
 static const size_t sizes[] = {1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 48, 64, 100, 129, 1000};
 enum { N_SIZES = sizeof sizes / sizeof sizes[0], ROWS = 5 };
@@ -111,7 +113,8 @@ static void test_group_norm(void **state) {
     for (size_t i = 0; i < 10; i++) variance += pow((double)x[r * 10 + i] - mean, 2) / 10;
     for (size_t i = 0; i < 10; i++) {
       size_t c = r % 3 * 2 + i / 5;
-      assert_near(y[r * 10 + i], ((double)x[r * 10 + i] - mean) / sqrt(variance + 1e-5) * (double)s[c] + (double)b[c], 1e-6);
+      assert_near(y[r * 10 + i], ((double)x[r * 10 + i] - mean) / sqrt(variance + 1e-5) * (double)s[c] + (double)b[c],
+                  1e-6);
     }
   }
   free(x);
@@ -123,7 +126,8 @@ static void test_group_norm(void **state) {
 /* x: [n, columns]: means and sums of rows and of columns. */
 static void reduce_one(size_t n, size_t columns) {
   float *x = numbers(n * columns), *row = room(n), *column = room(columns), *sum = room(columns), *log = room(columns);
-  const int64_t outer[] = {1, (int64_t)n, (int64_t)columns}, by_column[] = {1, 1, (int64_t)columns, 1, (int64_t)n, (int64_t)columns};
+  const int64_t outer[] = {1, (int64_t)n, (int64_t)columns},
+                by_column[] = {1, 1, (int64_t)columns, 1, (int64_t)n, (int64_t)columns};
   reduce_mean_f32(&three_threads, x, row, n, columns, outer);
   reduce_mean_columns_f32(&three_threads, x, column, 1, n, columns, 0, (int64_t)columns);
   reduce_sum_f32(&three_threads, x, sum, columns, n, by_column);

@@ -1,10 +1,11 @@
 /* Pooling and resampling against loops written from the definitions. */
 #include "general.h"
 
-void max_pool_nhwc_f32(const moecc_pool *pool, const float *x, float *y, size_t n, size_t channels, const int64_t *shape);
+void max_pool_nhwc_f32(const moecc_pool *pool, const float *x, float *y, size_t n, size_t channels,
+                       const int64_t *shape);
 void average_pool_f32(const moecc_pool *pool, const float *x, float *y, size_t channels, const int64_t *shape);
-void resize_axis_f32(const moecc_pool *pool, const float *x, const float *weight, float *y, size_t outer, size_t n, size_t m,
-                     size_t inner, size_t taps, const int64_t *index);
+void resize_axis_f32(const moecc_pool *pool, const float *x, const float *weight, float *y, size_t outer, size_t n,
+                     size_t m, size_t inner, size_t taps, const int64_t *index);
 void resize_axis_f64(const moecc_pool *pool, const double *x, const double *weight, double *y, size_t outer, size_t n,
                      size_t m, size_t inner, size_t taps, const int64_t *index);
 void resize_bilinear_f32(const moecc_pool *pool, const float *x, const float *wy, const float *wx, float *y, size_t n,
@@ -19,7 +20,8 @@ static int64_t out_length(int64_t n, int64_t window, int64_t stride, int64_t dil
 
 static void max_pool_one(size_t channels, int64_t window, int64_t stride, int64_t dilation, int64_t pad) {
   int64_t oh = out_length(H, window, stride, dilation, pad), ow = out_length(W, window, stride, dilation, pad);
-  const int64_t shape[] = {H, W, oh, ow, window, window, stride, stride, dilation, dilation, pad, pad, H + pad, W + pad};
+  const int64_t shape[] = {H,      W,        oh,       ow,  window, window,  stride,
+                           stride, dilation, dilation, pad, pad,    H + pad, W + pad};
   size_t out = 2 * (size_t)(oh * ow) * channels;
   float *x = numbers(2 * H * W * channels), *y = room(out);
   max_pool_nhwc_f32(&three_threads, x, y, 2, channels, shape);
@@ -103,7 +105,8 @@ static void test_resize_axis(void **state) {
 
 static void resize_bilinear_one(size_t channels) {
   static const int64_t rows[] = {0, 0, 0, 1, 1, 2, 2, 2}, columns[] = {0, 1, 2, 3, 3, 3};
-  const float wy[] = {0.25f, 0.75f, 0.75f, 0.25f, 0.5f, 0.5f, 1.0f, 0.0f}, wx[] = {0.5f, 0.5f, 0.125f, 0.875f, 0.75f, 0.25f};
+  const float wy[] = {0.25f, 0.75f, 0.75f, 0.25f, 0.5f, 0.5f, 1.0f, 0.0f},
+              wx[] = {0.5f, 0.5f, 0.125f, 0.875f, 0.75f, 0.25f};
   float *x = numbers(2 * 12 * channels), *y = room(2 * 12 * channels);
   resize_bilinear_f32(&three_threads, x, wy, wx, y, 2, 3, 4, 4, 3, channels, rows, columns);
   for (size_t at = 0; at < 2 * 12 * channels; at++) {

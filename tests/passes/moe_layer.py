@@ -37,6 +37,7 @@ class Layer:
     bias: bool = True
     scale: float = 1.0
     residual: bool = False
+    window: tuple[int, int] = (0, 1000)  # the experts that may be chosen
     shape: tuple[int, ...] = ()  # of the tokens, if not (tokens,)
     seed: int = 0
 
@@ -75,6 +76,13 @@ def activation(name: str, x: Array) -> Array:
     return x
 
 
+def allowed_logits(layer: Layer, w: Weights) -> Array:
+    logits: Array = w.x.astype(np.float64) @ w.router.astype(np.float64)
+    logits[:, : layer.window[0]] = -np.inf
+    logits[:, layer.window[1] :] = -np.inf
+    return logits
+
+
 def make_weights(layer: Layer) -> Weights:
     """Random weights and tokens, drawn again until no choice of experts is close."""
     for seed in range(layer.seed, layer.seed + 1000):
@@ -94,7 +102,7 @@ def make_weights(layer: Layer) -> Weights:
             draw(e, i),
             draw(math.prod(layer.lead), h),
         )
-        logits = np.sort(w.x.astype(np.float64) @ w.router, -1)
+        logits = np.sort(allowed_logits(layer, w), -1)
         if layer.k == e or (logits[:, -layer.k] - logits[:, -layer.k - 1]).min() > MARGIN:
             return w
     raise RuntimeError("no seed keeps the margin")
@@ -102,7 +110,7 @@ def make_weights(layer: Layer) -> Weights:
 
 def reference(layer: Layer, w: Weights) -> Array:
     x = w.x.astype(np.float64)
-    logits = x @ w.router.astype(np.float64)
+    logits = allowed_logits(layer, w)
     scores = {"softmax": softmax(logits), "none": 1 / (1 + np.exp(-logits))}.get(layer.gate, logits)
     y = x.copy() if layer.residual else np.zeros_like(x)
     for t, row in enumerate(x):

@@ -203,6 +203,28 @@ def dense_switch_unweighted(b: Builder) -> str:
     return b.sum([b("Where", b("Equal", index, e), b.expert(e, "x"), 0.0) for e in range(b.layer.experts)])
 
 
+@case(k=1, act="relu")
+def dense_switch_arg_max(b: Builder) -> str:
+    scores = b.scores()
+    index = b("ArgMax", scores, axis=-1, keepdims=1)
+    weight = b("ReduceMax", scores, [-1], keepdims=1)
+    parts = [b("Where", b("Equal", index, e), b.expert(e, "x"), 0.0) for e in range(b.layer.experts)]
+    return b("Mul", b.sum(parts), weight)
+
+
+@case(experts=4, window=(1, 3))
+@case(experts=5, window=(0, 3), gate="topk_softmax")
+def dense_window_of_experts(b: Builder) -> str:
+    """A task may only choose experts within a window: the others' scores are -inf, and they are not computed."""
+    first, end = b.layer.window
+    allowed = (np.arange(b.layer.experts) >= first) & (np.arange(b.layer.experts) < end)
+    closed = np.where(allowed, 0, -np.inf).astype(np.float32)
+    logits = b("Add", b.logits(), closed) if b.layer.gate == "softmax" else b("Where", allowed, b.logits(), -np.inf)
+    top, index = b.choice(b("Softmax", logits, axis=-1) if b.layer.gate == "softmax" else logits)
+    mask = b("ScatterElements", b.zeros(b.layer.tokens, b.layer.experts), index, top, axis=-1)
+    return b.sum([b("Mul", b.column(mask, e), b.expert(e, "x")) for e in range(first, end)])
+
+
 @case()
 def dense_experts_first(b: Builder) -> str:
     """The router's scores are [experts, tokens]."""

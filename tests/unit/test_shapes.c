@@ -136,8 +136,8 @@ static int count_words(const char *s) {
 }
 
 static Op find_op(const char *name) {
-  Op op = op_find("", name);
-  if (op == OP_NONE) op = op_find("moecc", name);
+  Op op = op_find("moecc", name);
+  if (op == OP_NONE) op = op_find("", name);
   return op != OP_NONE ? op : op_find("com.microsoft", name);
 }
 

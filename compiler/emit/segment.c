@@ -1,0 +1,65 @@
+/* A segment's code: its weight units, one function for each layer, and the function that calls them. */
+#include "emit/emit.h"
+#include "emit/lines.h"
+
+#include <string.h>
+
+static bool is_one_task(const Segment *s) { return (s->tasks & (s->tasks - 1)) == 0; }
+
+static bool is_trunk(const Emission *e, const Segment *s) {
+  return s->tasks == (e->n_tasks == 64 ? UINT64_MAX : ((uint64_t)1 << e->n_tasks) - 1);
+}
+
+const char *segment_region(Emission *e, size_t segment) {
+  const Segment *s = &e->schedule->segment[segment];
+  if (is_one_task(s)) return "task";
+  return is_trunk(e, s) ? "trunk" : ctx_format(e->ctx, "shared_%zu", segment);
+}
+
+const char *segment_function(Emission *e, size_t segment) {
+  const Segment *s = &e->schedule->segment[segment];
+  for (size_t t = 0; t < e->n_tasks; t++)
+    if (s->tasks == (uint64_t)1 << t) return ctx_format(e->ctx, "%s_%s_part", e->name, e->task[t].id);
+  return ctx_format(e->ctx, "%s_%s", e->name, segment_region(e, segment));
+}
+
+/* ---- units ---- */
+
+static void emit_unit(Emission *e, Text *t, const Unit *u) {
+  const PackUnit *p = &e->pack[u->id];
+  const char *data = e->weights == WEIGHTS_EMBED ? ctx_format(e->ctx, "%s_w_%s", e->name, u->name) : "NULL";
+  line_add(t, "static const moecc_unit unit_%s = {\"%s\", %s, %llu, %llu, %llu, %u, %d};", u->name, u->name, data,
+           (unsigned long long)p->offset, (unsigned long long)p->bytes, (unsigned long long)p->stride, p->count, u->id);
+}
+
+/* The units that the segment's steps use, in their order, as constants of its file. */
+static void emit_units(Emission *e, Text *t, const Segment *s) {
+  bool *done = ctx_array(e->ctx, e->program->n_units + 1, sizeof *done);
+  const Unit **unit = ctx_array(e->ctx, s->n_steps + 1, sizeof *unit);
+  size_t n = 0;
+  for (size_t i = 0; i < s->n_steps; i++) {
+    const Unit *u = s->step[i]->unit;
+    if (!u || done[u->id]) continue;
+    done[u->id] = true;
+    unit[n++] = u;
+  }
+  for (size_t i = 0; i < n && e->weights == WEIGHTS_EMBED; i++)
+    line_add(t, "extern const uint64_t %s_w_%s[];", e->name, unit[i]->name);
+  if (n) text_add(t, "%s/* Weights: name, where they are embedded, then offset, bytes, stride and number of slots, and number in the pack. */\n",
+                  e->weights == WEIGHTS_EMBED ? "\n" : "");
+  for (size_t i = 0; i < n; i++) emit_unit(e, t, unit[i]);
+}
+
+/* ---- the segment ---- */
+
+void emit_segment(Emission *e, Text *t, size_t segment) {
+  const Segment *s = &e->schedule->segment[segment];
+  text_add(t, "\n");
+  emit_units(e, t, s);
+  for (size_t i = 0; i < s->n_layers; i++) emit_layer(e, t, s, &s->layer[i]);
+  text_add(t, "\n");
+  line_add(t, "moecc_status %s(%s *m, const %s_frame *f) {", segment_function(e, segment), e->name, e->name);
+  for (size_t i = 0; i < s->n_layers; i++)
+    line_add(t, i ? "  if (!status) status = %s(m, f);" : "  moecc_status status = %s(m, f);", s->layer[i].name);
+  text_add(t, "  return status;\n}\n");
+}
