@@ -345,7 +345,6 @@ bool task_binds(const Task *t, const char *input);
 Tensor *task_bound_tensor(Graph *g, const Value *input, const char *text); /* a binding's value as the input's tensor */
 void infer_shapes(Graph *g);          /* passes/infer.c: shapes, types and folding, one worklist */
 void check_static(Graph *g);          /* passes/infer.c: reports every node that still has a symbolic dimension, and leaves */
-void check_weights(Graph *g, bool strict); /* passes/check_weights.c: warns of NaN and infinite weights; strict: an error */
 bool infer_node(Node *n);             /* passes/shapes_*.c: shapes and types of n's outputs; false: not known yet */
 /* passes/shapes_layout.c, for lowerings too. Per axis of input 0: first index, count and step (never 0) of a Slice; elements
  * added (or, negative, taken away) before and after by a Pad. False where the operands are not constant. */

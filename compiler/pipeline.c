@@ -27,10 +27,10 @@ Graph *pipeline_read(Ctx *c, const CompileOptions *o) {
 }
 
 Graph *pipeline_passes(Ctx *c, Graph *model, const CompileOptions *o) {
+  if (!o->passes.plain) check_finite(model, o->passes.strict);
   progress_step("joining the tasks");
   Graph *g = tasks_join(model, o->bind, o->n_bind);
   g->gelu = o->passes.gelu;
-  if (!o->passes.plain) check_weights(g, o->passes.strict);
   passes_run(g, &o->passes);
   ctx_stop_on_errors(c);
   return g;

@@ -140,7 +140,10 @@ void command_run(Options *o) {
   argument_pair(&a, "--threads", ctx_format(c, "%ld", o->threads));
   argument_pair(&a, "-o", o->out);
   if (o->quiet) argument_add(&a, "--quiet");
-  runnable_run(&run, o, &a, "the network does not run on these inputs");
+  static const char trouble[] = "the network does not run on these inputs";
+  size_t named = run.graph ? 0 : o->compile.n_tasks; /* a model was compiled for these only */
+  for (size_t i = 0; i < named; i++) runnable_run(&run, &a, o->compile.tasks[i], trouble);
+  if (!named) runnable_run(&run, &a, o->all_tasks && run.has_all ? "all" : NULL, trouble);
   progress_step("drawing pictures");
   if (run.graph) render_outputs(o, &run);
   progress_pause();

@@ -148,7 +148,7 @@ static const OptionInfo options[] = {
                                                   "run: the folder for outputs, as DIR/<output>.npy and .png"},
     {"--name", "N", FOR_COMPILE, set_name, "name of the network in the C (default: the model file's name)"},
     {"--task", "T[,T...]", MODEL, set_task, "only these tasks (default: all of them)\n"
-                                            "all: bench, run: also, or for run only, the function that computes them all at once"},
+                                            "all: all of them; run: by the function that computes them at once; bench: that as well"},
     {"--bind", "INPUT=VALUE", MODEL, set_bind, "make an input a constant: one number, or one for each element with commas"},
     {"--dim", "NAME=N", MODEL, set_dim, "fix a free dimension"},
     {"--target", "T", FOR_COMPILE | FOR_BENCH | FOR_RUN, set_target, "machine to make code for (default: native)\n"
@@ -201,6 +201,7 @@ static void print_option(const OptionInfo *option, FILE *f) {
 static void print_passes(FILE *f) {
   int column = fprintf(f, "  %-*s%s", HELP_COLUMN - 2, "--no-PASS", "leave out a pass:");
   for (size_t i = 0; i < n_passes; i++) {
+    if (passes[i].need == PASS_ALWAYS) continue;
     if (column + (int)strlen(passes[i].name) + 1 > HELP_WIDTH) column = fprintf(f, "\n%*s", HELP_COLUMN - 1, "");
     column += fprintf(f, " %s", passes[i].name);
   }
@@ -229,7 +230,9 @@ static const OptionInfo *find_option(const char *name) {
 static void read_option(Options *o, Command command, char **argv, int *i) {
   char *name = argv[*i], *equals = strncmp(name, "--", 2) == 0 ? strchr(name, '=') : NULL;
   if (equals) name = ctx_strndup(o->ctx, name, (size_t)(equals - name));
-  if (strncmp(name, "--no-", 5) == 0 && (command & MODEL) && pass_find(name + 5)) {
+  const Pass *pass = strncmp(name, "--no-", 5) == 0 && (command & MODEL) ? pass_find(name + 5) : NULL;
+  if (pass) {
+    if (pass->need == PASS_ALWAYS) usage_error(o, "%s: nothing can be compiled without this pass%s", name, "");
     append(o, &o->compile.passes.disabled, &o->compile.passes.n_disabled, name + 5);
     return;
   }

@@ -4,6 +4,7 @@
 #include "engine/process.h"
 #include "progress.h"
 
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -53,7 +54,7 @@ void argument_pair(Arguments *a, const char *option, const char *value) {
   argument_add(a, value);
 }
 
-static void run_task(const Runnable *r, const Arguments *a, const char *task, const char *trouble) {
+void runnable_run(const Runnable *r, const Arguments *a, const char *task, const char *trouble) {
   Arguments all = {.ctx = a->ctx};
   for (size_t i = 0; i < a->n; i++) argument_add(&all, a->item[i]);
   if (task) argument_pair(&all, "--task", task);
@@ -62,9 +63,15 @@ static void run_task(const Runnable *r, const Arguments *a, const char *task, co
   if (status != 0) ctx_fail_status(r->ctx, status <= EXIT_MACHINE ? (ExitStatus)status : EXIT_MACHINE, "%s", trouble);
 }
 
-void runnable_run(const Runnable *r, const Options *o, const Arguments *a, const char *trouble) {
-  size_t named = r->graph ? 0 : o->compile.n_tasks;
-  for (size_t i = 0; i < named; i++) run_task(r, a, o->compile.tasks[i], trouble);
-  if (!named) run_task(r, a, NULL, trouble);
-  if (o->all_tasks && r->has_all) run_task(r, a, "all", trouble);
+const char **runnable_tasks(const Runnable *r, size_t *n) {
+  Arguments names = {.ctx = r->ctx}, list = {.ctx = r->ctx};
+  for (size_t i = 0; r->graph && i < r->graph->n_tasks; i++) argument_add(&names, r->graph->tasks[i].name);
+  Text text = {.ctx = r->ctx};
+  argument_add(&list, "--list");
+  if (!r->graph && engine_run(r->engine, list.item, &text) == 0) /* a task's name, then its tensors, indented; last all at once */
+    for (char *save = NULL, *line = strtok_r(text.text, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
+      if (*line != ' ') argument_add(&names, line);
+  *n = names.n;
+  if (!r->graph && r->has_all) --*n;
+  return names.item;
 }

@@ -27,8 +27,9 @@ const char *runnable_file(const Runnable *r, const Value *v);
 typedef struct { Ctx *ctx; const char **item; size_t n, cap; } Arguments;
 void argument_add(Arguments *a, const char *text);
 void argument_pair(Arguments *a, const char *option, const char *value);
-/* Runs the driver, once for each task that was named for a folder (a model was compiled for these), and for `all` if it was
- * asked for; leaves if it fails, `trouble` saying what that means. */
-void runnable_run(const Runnable *r, const Options *o, const Arguments *a, const char *trouble);
+/* Runs the driver for a task, or NULL: for each; leaves if it fails, `trouble` saying what that means. */
+void runnable_run(const Runnable *r, const Arguments *a, const char *task, const char *trouble);
+/* The names of its tasks. */
+const char **runnable_tasks(const Runnable *r, size_t *n);
 
 #endif

@@ -51,7 +51,9 @@ void layers_common(Ctx *c, const Graph *optimised, const Graph *plain, const cha
 /* Compares what both have written of the named values, behind the results that are there already. */
 void layers_compare(LayerResults *all, const Runnable *optimised, const Runnable *plain, const char *const *name, size_t n,
                     const Tolerance *t, const char *folder, const char *plain_folder);
-const char *kernels_of(const Runnable *r, const Node *n);    /* those that compute it, with commas */
+/* The node whose kernels compute v: v's own, or, where that only sees its operand otherwise, the one behind it. */
+const Node *computing_node(const Runnable *r, const Value *v);
+const char *kernels_of(const Runnable *r, const Node *n);    /* with commas; "" if it has none */
 
 /* ---- verify_report.c: what is said ---- */
 

@@ -73,5 +73,17 @@ const char *kernels_of(const Runnable *r, const Node *n) {
     if (s->kind == STEP_CALL) add_kernel(&t, s->kernel);
     for (size_t i = 0; i < s->n_body; i++) add_kernel(&t, s->body[i].kernel);
   }
-  return t.len ? t.text : "none: it is another value seen otherwise";
+  return t.len ? t.text : "";
+}
+
+static bool has_kernels(const Runnable *r, const Node *n) {
+  for (const Step *s = r->program->first; s; s = s->next)
+    if (s->node == n) return true;
+  return false;
+}
+
+const Node *computing_node(const Runnable *r, const Value *v) {
+  const Node *n = v->producer;
+  while (!has_kernels(r, n) && n->n_in && n->in[0] && n->in[0]->producer) n = n->in[0]->producer;
+  return has_kernels(r, n) ? n : v->producer;
 }

@@ -46,7 +46,7 @@ static void print_layers(const Report *r, const SetResult *s) {
     return;
   }
   const LayerResult *first = &l->layer[l->first];
-  const Node *n = first->value->producer;
+  const Node *n = computing_node(r->run, first->value);
   printf("%s layers: the first that differs is \"%s\", by %.3g of %.3g at element %lld: node %d \"%s\" (%s), layer \"%s\", "
          "task %s, kernel %s\n", s->name, first->value->name, first->r.error, first->r.largest, (long long)first->r.at, n->id, n->name,
          n->op_type ? n->op_type : op_info(n->op)->name, n->scope, task_names(r, n->tasks), kernels_of(r->run, n));
@@ -104,7 +104,7 @@ static void json_layers(const Report *r, const LayerResults *l) {
     printf("null");
     return;
   }
-  const Node *n = l->layer[l->first].value->producer;
+  const Node *n = computing_node(r->run, l->layer[l->first].value);
   printf("{\"value\": %s, \"node\": %s, \"operator\": %s, \"layer\": %s, \"tasks\": %s, \"kernel\": %s}",
          json_text(c, l->layer[l->first].value->name), json_text(c, n->name), json_text(c, n->op_type ? n->op_type : op_info(n->op)->name),
          json_text(c, n->scope), json_text(c, task_names(r, n->tasks)), json_text(c, kernels_of(r->run, n)));

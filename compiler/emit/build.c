@@ -1,6 +1,7 @@
 /* What a folder needs to be built and run: the runtime, a driver, a Makefile and a CMakeLists.txt. */
 #include "emit/embedded.h"
 #include "emit/emit.h"
+#include "emit/lines.h"
 
 #include <string.h>
 
@@ -25,17 +26,22 @@ static void copy_filled(Emission *e, Folder *folder, const char *from, const cha
     text_write(&t, p, plain);
     p += plain;
   }
-  folder_text(folder, to, t.text);
+  Text lines = {.ctx = e->ctx};
+  if (strcmp(from + strlen(from) - 2, ".c") == 0) lines_add(&lines, t.text);
+  folder_text(folder, to, lines.text ? lines.text : t.text);
 }
 
 /* The vectors of the target; tcc has none. */
 static void emit_simd(Emission *e, Folder *folder) {
-  folder_text(folder, "moecc_simd.h",
-              ctx_format(e->ctx,
-                         "/* moecc_simd.h: the vectors that this folder's kernels were made for; one float under tcc, which has none. */\n"
-                         "#ifndef MOECC_SIMD_H\n#define MOECC_SIMD_H\n\n#ifdef __TINYC__\n#include \"moecc_simd_generic.h\"\n#else\n"
-                         "#include \"moecc_simd_%s.h\"\n#endif\n\n#endif\n",
-                         e->program->target->simd));
+  folder_text(
+      folder, "moecc_simd.h",
+      ctx_format(
+          e->ctx,
+          "/* moecc_simd.h: the vectors that this folder's kernels were made for; one float under tcc, which has none. "
+          "*/\n"
+          "#ifndef MOECC_SIMD_H\n#define MOECC_SIMD_H\n\n#ifdef __TINYC__\n#include \"moecc_simd_generic.h\"\n#else\n"
+          "#include \"moecc_simd_%s.h\"\n#endif\n\n#endif\n",
+          e->program->target->simd));
 }
 
 static void copy_runtime(Emission *e, Folder *folder) {
@@ -54,14 +60,16 @@ static void copy_runtime(Emission *e, Folder *folder) {
 
 static const char *npy_type(DType t) {
   static const char *const types[DT_COUNT] = {
-      [DT_F32] = "f4", [DT_F64] = "f8", [DT_F16] = "f2", [DT_BF16] = "V2", [DT_I8] = "i1",  [DT_U8] = "u1",  [DT_I16] = "i2",
-      [DT_U16] = "u2", [DT_I32] = "i4", [DT_U32] = "u4", [DT_I64] = "i8",  [DT_U64] = "u8", [DT_BOOL] = "b1"};
+      [DT_F32] = "f4", [DT_F64] = "f8", [DT_F16] = "f2", [DT_BF16] = "V2", [DT_I8] = "i1",
+      [DT_U8] = "u1",  [DT_I16] = "i2", [DT_U16] = "u2", [DT_I32] = "i4",  [DT_U32] = "u4",
+      [DT_I64] = "i8", [DT_U64] = "u8", [DT_BOOL] = "b1"};
   return types[t];
 }
 
 static void add_tensor(Emission *e, Text *t, const Port *p) {
   const Value *v = p->value;
-  text_add(t, "\n    {\"%s\", \"%s\", {\"%s\", %d, {", c_string(e->ctx, v->name), p->file, npy_type(v->dtype), v->shape.rank);
+  text_add(t, "\n    {\"%s\", \"%s\", {\"%s\", %d, {", c_string(e->ctx, v->name), p->file, npy_type(v->dtype),
+           v->shape.rank);
   for (int i = 0; i < v->shape.rank; i++) text_add(t, "%s%lld", i ? ", " : "", (long long)v->shape.dim[i].n);
   text_add(t, v->shape.rank ? "}}}," : "0}}},");
 }
@@ -85,18 +93,20 @@ static const char *driver_table(Emission *e) {
   for (size_t i = 0; i < e->n_tasks + (e->n_tasks > 1); i++) {
     bool all = i == e->n_tasks;
     const char *id = all ? "all" : e->task[i].id;
-    const char *condition = ctx_format(e->ctx, "#if !defined(%s_CHOOSE) || defined(%s_WITH_%s)\n", e->upper, e->upper, id);
+    const char *condition =
+        ctx_format(e->ctx, "#if !defined(%s_CHOOSE) || defined(%s_WITH_%s)\n", e->upper, e->upper, id);
     text_add(&t, "%s", condition);
     size_t n_in = add_tensors(e, &t, i, id, false), n_out = add_tensors(e, &t, i, id, true);
-    text_add(&t, "static moecc_status call_%s(%s *m, const void *const *in, void *const *out)\n{\n", id, e->name);
+    text_add(&t, "static moecc_status call_%s(%s *m, const void *const *in, void *const *out) {\n", id, e->name);
     if (!n_in) text_add(&t, "  (void)in;\n");
     text_add(&t, "  return %s_%s(m", e->name, id);
     for (size_t k = 0; k < n_in; k++) text_add(&t, ", in[%zu]", k);
     for (size_t k = 0; k < n_out; k++) text_add(&t, ", out[%zu]", k);
     text_add(&t, ");\n}\n#endif\n\n");
     text_add(&tasks, "%s    {\"%s\", %s_TASK%s%s, call_%s, %s, %zu, %s, %zu},\n#endif\n", condition,
-             all ? "all" : c_string(e->ctx, e->task[i].task->name), e->upper, all ? "S_ALL" : "_", all ? "" : e->task[i].upper, id,
-             n_in ? ctx_format(e->ctx, "%s_in", id) : "NULL", n_in, n_out ? ctx_format(e->ctx, "%s_out", id) : "NULL", n_out);
+             all ? "all" : c_string(e->ctx, e->task[i].task->name), e->upper, all ? "S_ALL" : "_",
+             all ? "" : e->task[i].upper, id, n_in ? ctx_format(e->ctx, "%s_in", id) : "NULL", n_in,
+             n_out ? ctx_format(e->ctx, "%s_out", id) : "NULL", n_out);
   }
   text_add(&t, "static const Task tasks[] = {\n%s};", tasks.text);
   return t.text;

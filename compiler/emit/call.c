@@ -37,7 +37,8 @@ static const char *parameter_name(Ctx *c, const Kernel *k, size_t index) {
   for (index += k->pool; p && index > 0; index--) p = strchr(p + 1, ',');
   if (!p) return "table";
   const char *end = p + 1 + strcspn(p + 1, ",)"), *start = end;
-  while (start > p && (start[-1] == '_' || (start[-1] >= '0' && start[-1] <= '9') || (start[-1] >= 'a' && start[-1] <= 'z')))
+  while (start > p &&
+         (start[-1] == '_' || (start[-1] >= '0' && start[-1] <= '9') || (start[-1] >= 'a' && start[-1] <= 'z')))
     start--;
   return start < end ? ctx_strndup(c, start, (size_t)(end - start)) : "table";
 }
@@ -101,7 +102,8 @@ static const char *shifted(Ctx *c, const char *pointer, int64_t offset) {
 static const char *weight_argument(Function *f, const Arg *a) {
   Ctx *c = f->e->ctx;
   if (f->floats) return shifted(c, "w", a->offset / 4);
-  return ctx_format(c, a->offset ? "(const %s *)(%s)" : "(const %s *)%s", dtype_c(a->dtype), shifted(c, "w", a->offset));
+  return ctx_format(c, a->offset ? "(const %s *)(%s)" : "(const %s *)%s", dtype_c(a->dtype),
+                    shifted(c, "w", a->offset));
 }
 
 /* ---- arguments ---- */

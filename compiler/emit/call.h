@@ -21,7 +21,7 @@ typedef struct {
   const char **local; /* by Storage.id: what the function calls it, or NULL */
   Table *table;
   size_t n_tables, cap_tables;
-  bool floats;        /* all its weights are float32: `w` points to them, not to bytes */
+  bool floats; /* all its weights are float32: `w` points to them, not to bytes */
   int indent;
 } Function;
 

@@ -1,5 +1,5 @@
-/* N_internal.h: what the network's own files share, first of all the frame, which says where a call's memory is; and the
- * functions that fill a frame and run the segments: one for each task, and one for all.
+/* N_internal.h: what the network's own files share, first of all the frame, which says where a call's memory is; and
+ * the functions that fill a frame and run the segments: one for each task, and one for all.
  */
 #include "emit/emit.h"
 #include "emit/lines.h"
@@ -34,7 +34,8 @@ static void add_ports(Emission *e, Text *t, const Port *port, size_t n, bool inp
   if (!n) return;
   Columns lines = {.ctx = e->ctx};
   for (size_t i = 0; i < n; i++)
-    columns_add(&lines, ctx_format(e->ctx, "    %s%s *%s;", input ? "const " : "", dtype_c(port[i].value->dtype), port[i].id),
+    columns_add(&lines,
+                ctx_format(e->ctx, "    %s%s *%s;", input ? "const " : "", dtype_c(port[i].value->dtype), port[i].id),
                 ctx_format(e->ctx, "/* %s */", shape_text(e->ctx, port[i].value->dtype, &port[i].value->shape)));
   text_add(t, "  struct {\n");
   columns_write(&lines, t);
@@ -45,9 +46,13 @@ char *emit_internal(Emission *e) {
   Text t = {.ctx = e->ctx};
   const char *n = e->name, *N = e->upper;
   Columns lines = {.ctx = e->ctx};
-  text_add(&t, "/* %s_internal.h: what the network's own files share. */\n#ifndef %s_INTERNAL_H\n#define %s_INTERNAL_H\n\n"
-               "#include <math.h>\n\n#include \"%s.h\"\n#include \"%s_kernels.h\"\n\n", n, N, N, n, n);
-  text_add(&t, "/* Where a call's memory is: pieces of the arena, and the caller's buffers. */\ntypedef struct %s_frame {\n", n);
+  text_add(&t,
+           "/* %s_internal.h: what the network's own files share. */\n#ifndef %s_INTERNAL_H\n#define %s_INTERNAL_H\n\n"
+           "#include <math.h>\n\n#include \"%s.h\"\n#include \"%s_kernels.h\"\n\n",
+           n, N, N, n, n);
+  text_add(
+      &t, "/* Where a call's memory is: pieces of the arena, and the caller's buffers. */\ntypedef struct %s_frame {\n",
+      n);
   add_regions(e, &lines);
   columns_write(&lines, &t);
   add_ports(e, &t, e->input, e->n_inputs, true);
@@ -106,6 +111,7 @@ static void fill_frame(Emission *e, Text *t, size_t task) {
 
 static void run_segments(Emission *e, Text *t, size_t task) {
   int64_t own = -1;
+  const char *condition = "";
   for (size_t i = 0; i < e->schedule->n_segments; i++) {
     if (!runs(e, i, task)) continue;
     if (strcmp(segment_region(e, i), "task") == 0) {
@@ -113,7 +119,8 @@ static void run_segments(Emission *e, Text *t, size_t task) {
       if (own >= 0 && base != own) line_add(t, "  f.task = %s;", arena_at(e, base));
       own = base;
     }
-    line_add(t, "  if (!status) status = %s(m, &f);", segment_function(e, i));
+    line_add(t, "  %sstatus = %s(m, &f);", condition, segment_function(e, i));
+    condition = "if (!status) ";
   }
 }
 

@@ -66,7 +66,8 @@ void emit_prototype(Emission *e, Text *t, size_t task, const char *end) {
 
 static void declare_task(Emission *e, Text *t, size_t task) {
   if (task == e->n_tasks)
-    text_add(t, "\n/* All tasks in one call, which computes what they share once; init must have been given every task.");
+    text_add(t,
+             "\n/* All tasks in one call, which computes what they share once; init must have been given every task.");
   else
     text_add(t, "\n/* The task \"%s\".", text_harmless(e->ctx, e->task[task].task->name));
   for (size_t i = 0; i < e->n_inputs; i++)
@@ -112,8 +113,12 @@ static const char *arena_value(Emission *e, int64_t bytes, int64_t scratch) {
 static void define_sizes(Emission *e, Text *t) {
   Columns macros = {.ctx = e->ctx};
   const Schedule *s = e->schedule;
-  text_add(t, "\n/* Bytes of arena, aligned to MOECC_ALIGN, for a number of threads: for all tasks and %s_all, and for one task.\n"
-              " * Weights that stream from a source need %s_STREAM_BYTES more. */\n", e->name, e->upper);
+  text_add(t, "\n");
+  line_comment(t, 0,
+               ctx_format(e->ctx,
+                          "Bytes of arena, aligned to MOECC_ALIGN, for a number of threads: for all tasks and %s_all, "
+                          "and for one task. Weights that stream from a source need %s_STREAM_BYTES more.",
+                          e->name, e->upper));
   define(&macros, ctx_format(e->ctx, "%s_ARENA_BYTES(threads)", e->upper), arena_value(e, s->arena_all, s->scratch));
   for (size_t i = 0; i < e->n_tasks; i++)
     define(&macros, ctx_format(e->ctx, "%s_%s_ARENA_BYTES(threads)", e->upper, e->task[i].upper),
@@ -128,19 +133,32 @@ static void define_sizes(Emission *e, Text *t) {
 char *emit_interface(Emission *e) {
   Text t = {.ctx = e->ctx};
   const char *n = e->name, *N = e->upper;
-  text_add(&t, "/* %s.h: the network \"%s\", compiled to C. %s_main.c shows how to call it.\n *\n"
-               " * Start with a context of zeros and an arena, call %s_init for the tasks you want, then their functions, in any\n"
-               " * order. Nothing is kept between calls but weights. One context serves one thread at a time.\n */\n",
-           n, text_harmless(e->ctx, e->title), n, n);
-  text_add(&t, "#ifndef %s_H\n#define %s_H\n\n#include \"moecc_rt.h\"\n\n#ifdef __cplusplus\nextern \"C\" {\n#endif\n\n", N, N);
+  line_comment(&t, 0,
+               ctx_format(e->ctx,
+                          "%s.h: the network \"%s\", compiled to C. %s_main.c shows how to call it.\n\n"
+                          "Start with a context of zeros and an arena, call %s_init for the tasks you want, then their "
+                          "functions, in any order. Nothing is kept between calls but weights. One context serves one "
+                          "thread at a time.",
+                          n, text_harmless(e->ctx, e->title), n, n));
+  text_add(&t,
+           "#ifndef %s_H\n#define %s_H\n\n#include \"moecc_rt.h\"\n\n#ifdef __cplusplus\nextern \"C\" {\n#endif\n\n", N,
+           N);
   define_lengths(e, &t);
   define_sizes(e, &t);
   text_add(&t, "\ntypedef struct %s {\n  moecc_context c;\n} %s;\n", n, n);
-  text_add(&t, "\n/* Prepares a context for a set of tasks (%s_TASK_… bits) and checks their weights. %s\n"
-               " * o may be NULL. On MOECC_ERROR_ARENA, m->c.needed says how many bytes are wanted. */\n", N,
-           e->weights == WEIGHTS_EMBED ? "The weights are linked in: w may be NULL." : "w: where the weights come from.");
-  line_add(&t, "moecc_status %s_init(%s *m, unsigned tasks, void *arena, size_t bytes, const moecc_source *w, "
-               "const moecc_options *o);", n, n);
+  text_add(&t, "\n");
+  line_comment(
+      &t, 0,
+      ctx_format(e->ctx,
+                 "Prepares a context for a set of tasks (%s_TASK_... bits) and checks their weights. %s o may be "
+                 "NULL. On MOECC_ERROR_ARENA, m->c.needed says how many bytes are wanted.",
+                 N,
+                 e->weights == WEIGHTS_EMBED ? "The weights are linked in: w may be NULL."
+                                             : "w: where the weights come from."));
+  line_add(&t,
+           "moecc_status %s_init(%s *m, unsigned tasks, void *arena, size_t bytes, const moecc_source *w, "
+           "const moecc_options *o);",
+           n, n);
   text_add(&t, "void %s_close(%s *m);\n", n, n);
   for (size_t i = 0; i < e->n_tasks; i++) declare_task(e, &t, i);
   if (e->n_tasks > 1) declare_task(e, &t, e->n_tasks);

@@ -23,44 +23,60 @@ static bool *used_kernels(Emission *e) {
   return u.used;
 }
 
-/* A function's head, or a prototype, that stands on several lines: in one. */
+/* ---- text that has become longer with the kernel's name ---- */
+
+/* What stands on several lines, in one. */
 static const char *on_one_line(Ctx *c, const char *text, size_t n) {
+  size_t indent = strspn(text, " ");
   Text t = {.ctx = c};
-  for (size_t i = 0; i < n; i++) {
+  text_write(&t, text, indent);
+  for (size_t i = indent; i < n; i++) {
     bool space = text[i] == ' ' || text[i] == '\n';
-    if (space && t.len && t.text[t.len - 1] == ' ') continue;
+    if (space && t.len > indent && t.text[t.len - 1] == ' ') continue;
     text_write(&t, space ? " " : text + i, 1);
   }
   return t.text;
 }
 
-/* Bytes of the function's head that begins here, up to its ")"; 0: none does. */
-static size_t head_length(const char *text) {
-  if (!(*text >= 'a' && *text <= 'z') || strncmp(text, "typedef", 7) == 0) return 0;
-  const char *brace = strstr(text, ")\n{\n");
-  return brace && strcspn(text, ";{}") > (size_t)(brace - text) ? (size_t)(brace + 1 - text) : 0;
+static bool is_comment(const char *line) {
+  line += strspn(line, " ");
+  return *line == '#' || strncmp(line, "/*", 2) == 0 || strncmp(line, "* ", 2) == 0 || strncmp(line, "*/", 2) == 0;
 }
 
-/* A kernel's text, whose lines have become longer with its name. */
+/* Bytes of the statement, or function head, that begins with this line: up to the end of the line on which its brackets
+ * are closed. Braces count in initialisers only. */
+static size_t statement_length(const char *line) {
+  size_t n = strcspn(line, "\n");
+  const char *initialiser = strstr(line, "= {");
+  bool braces = initialiser && initialiser < line + n && line[n - 1] != '{';
+  int depth = 0;
+  for (const char *p = line; *p; p++) {
+    if (*p == '\n' && depth <= 0) return (size_t)(p - line);
+    if (*p == '(' || (*p == '{' && braces)) depth++;
+    if (*p == ')' || (*p == '}' && braces)) depth--;
+  }
+  return n;
+}
+
 static void add_kernel(Text *t, const char *text) {
   while (*text) {
-    size_t head = head_length(text);
-    if (head) {
-      line_add(t, "%s {", on_one_line(t->ctx, text, head));
-      text += head + 3;
-      continue;
-    }
-    size_t n = strcspn(text, "\n");
-    lines_add(t, ctx_strndup(t->ctx, text, n ? n : 1));
-    text += text[n] ? n + 1 : n;
+    size_t n = is_comment(text) ? strcspn(text, "\n") : statement_length(text);
+    bool function = strncmp(text + n, "\n{\n", 3) == 0;
+    lines_add(t, ctx_format(t->ctx, "%s%s\n", n ? on_one_line(t->ctx, text, n) : "", function ? " {" : ""));
+    text += n + (function ? 2 : 0);
+    if (*text) text++;
   }
 }
 
 char *emit_kernels_header(Emission *e) {
   Text t = {.ctx = e->ctx};
   const bool *used = used_kernels(e);
-  text_add(&t, "/* %s_kernels.h: the network's kernels. %s_kernels.c says of each what it computes, and what its arguments are. */\n"
-               "#ifndef %s_KERNELS_H\n#define %s_KERNELS_H\n\n#include \"moecc_rt.h\"\n\n", e->name, e->name, e->upper, e->upper);
+  line_comment(&t, 0,
+               ctx_format(e->ctx,
+                          "%s_kernels.h: the network's kernels. %s_kernels.c says of each what it computes, and what "
+                          "its arguments are.",
+                          e->name, e->name));
+  text_add(&t, "#ifndef %s_KERNELS_H\n#define %s_KERNELS_H\n\n#include \"moecc_rt.h\"\n\n", e->upper, e->upper);
   for (size_t i = 0; i < e->program->n_kernels; i++) {
     const char *prototype = e->program->kernel[i]->prototype;
     if (used[i]) line_add(&t, "%s;", on_one_line(e->ctx, prototype, strlen(prototype)));
@@ -72,8 +88,10 @@ char *emit_kernels_header(Emission *e) {
 char *emit_kernels(Emission *e) {
   Text t = {.ctx = e->ctx};
   const bool *used = used_kernels(e);
-  text_add(&t, "/* %s_kernels.c: kernels, for vectors of %d floats (one float under tcc, which has no vectors). */\n"
-               "#include \"%s_kernels.h\"\n\n#include <string.h>\n\n", e->name, e->program->target->lanes, e->name);
+  text_add(&t,
+           "/* %s_kernels.c: kernels, for vectors of %d floats (one float under tcc, which has no vectors). */\n"
+           "#include \"%s_kernels.h\"\n\n#include <string.h>\n\n",
+           e->name, e->program->target->lanes, e->name);
   text_add(&t, "#include \"moecc_simd.h\"\n");
   text_add(&t, "#include \"moecc_math.h\"\n#include \"moecc_gemm.h\"\n");
   for (size_t i = 0; i < e->program->n_kernels; i++) {

@@ -1,5 +1,5 @@
-/* Exporters name values after the path of the module and the operator, with counters: here that becomes what a person would
- * have called them. */
+/* Exporters name values after the path of the module and the operator, with counters: here that becomes what a person
+ * would have called them. */
 #include "emit/labels.h"
 
 #include <ctype.h>
@@ -11,7 +11,8 @@ enum { LONGEST = 40 };
 static char *without_suffix(Ctx *c, const char *name) {
   const char *end = NULL;
   for (const char *p = strstr(name, "_output_"); p; p = strstr(p + 1, "_output_")) end = p;
-  if (end && end[8 + strspn(end + 8, "0123456789_")] == 0 && end > name) return ctx_strndup(c, name, (size_t)(end - name));
+  if (end && end[8 + strspn(end + 8, "0123456789_")] == 0 && end > name)
+    return ctx_strndup(c, name, (size_t)(end - name));
   return ctx_strdup(c, name);
 }
 
@@ -45,12 +46,22 @@ const char *label_beyond(const char *path, const char *within) {
   return path;
 }
 
-const char *label_shared(const Graph *g, const char *path) {
-  while (*path == '/') path++;
-  size_t n = strcspn(path, "/");
-  for (size_t i = 0; path[n] && i < g->n_tasks; i++)
-    if (strlen(g->tasks[i].name) == n && memcmp(g->tasks[i].name, path, n) == 0) return path + n + 1;
-  return path;
+static bool is_task(const Graph *g, const char *word, size_t n) {
+  for (size_t i = 0; i < g->n_tasks; i++)
+    if (strlen(g->tasks[i].name) == n && memcmp(g->tasks[i].name, word, n) == 0) return true;
+  return false;
+}
+
+const char *label_shared(Ctx *c, const Graph *g, const char *path) {
+  Text t = {.ctx = c};
+  text_write(&t, "", 0);
+  while (*path) {
+    size_t separators = strspn(path, "/."), n = strcspn(path + separators, "/.");
+    bool drop = n > 0 && is_task(g, path + separators, n);
+    if (!drop) text_write(&t, path, separators + n);
+    path += separators + n;
+  }
+  return t.len ? t.text : path;
 }
 
 /* "node_linear_3" is "linear_3". */
@@ -88,27 +99,16 @@ static void cut_operator(Ctx *c, char *path) {
   if (slash && slash > path && is_operator(c, slash + 1, strlen(slash + 1))) *slash = 0;
 }
 
-static char *relative(Ctx *c, const char *name, const char *scope, const char *within, bool full) {
-  name = without_suffix(c, name);
-  if (strchr(name, '/')) return ctx_strdup(c, label_beyond(name, within));
-  const char *inner = label_beyond(scope, within);
-  if (!*inner || strcmp(scope, inner) == 0) return ctx_strdup(c, without_prefix(name));
-  return full ? ctx_format(c, "%s/%s", inner, without_prefix(name)) : ctx_strdup(c, inner);
-}
-
-const char *label_value(Ctx *c, const char *name, const char *scope, const char *within, bool full) {
-  char *path = relative(c, name, scope, within, full);
+const char *label_value(Ctx *c, const char *name, const char *within, bool full) {
+  char *path = ctx_strdup(c, label_beyond(without_prefix(without_suffix(c, name)), within));
   if (!full) cut_operator(c, path);
   return joined(c, path);
 }
 
-const char *label_unit(Ctx *c, const char *name, const char *scope, const char *within, bool many) {
-  char *path = without_suffix(c, name);
-  if (!strchr(path, '/')) path = *scope ? ctx_format(c, "%s/%s", scope, without_prefix(path)) : ctx_strdup(c, without_prefix(path));
-  path = ctx_strdup(c, label_beyond(path, within));
-  bool from_scope = !strchr(name, '/') && strchr(path, '/');
-  if (from_scope && strchr(label_beyond(scope, within), '/')) *strrchr(path, '/') = 0;
-  else cut_operator(c, path);
+const char *label_unit(Ctx *c, const char *name, const char *scope, const char *within, bool many, bool full) {
+  if (!strchr(name, '/')) name = ctx_format(c, "%s/%s", scope, without_prefix(name));
+  char *path = ctx_strdup(c, label_beyond(name, within));
+  if (!full) cut_operator(c, path);
   size_t n = strlen(path);
   while (many && n > 1 && (isdigit((unsigned char)path[n - 1]) || path[n - 1] == '.')) path[--n] = 0;
   return joined(c, path);

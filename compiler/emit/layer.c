@@ -1,5 +1,5 @@
-/* A layer's function: pointers to the memory that it touches, named after the model's values, then calls of kernels, each
- * under a comment that says which ONNX node it came from.
+/* A layer's function: pointers to the memory that it touches, named after the model's values, then calls of kernels,
+ * each under a comment that says which ONNX node it came from.
  */
 #include "emit/call.h"
 #include "emit/labels.h"
@@ -9,17 +9,11 @@
 
 /* ---- declarations ---- */
 
-static const char *scope_of(const Value *v) {
-  return v && v->producer && v->producer->scope ? v->producer->scope : "";
-}
-
 /* What the function calls a value: as short as it can be without meaning two things. */
 static const char *local_name(Function *f, const Storage *s) {
-  Ctx *c = f->e->ctx;
-  const char *name = s->name ? s->name : "temporary", *scope = scope_of(graph_find(f->e->program->graph, name));
-  const char *brief = label_value(c, name, scope, f->layer->scope, false);
-  if (name_taken(f->names, brief)) brief = label_value(c, name, scope, f->layer->scope, true);
-  return name_unique(f->names, brief);
+  const char *name = s->name ? s->name : "temporary", *within = f->layer->scope;
+  const char *brief = label_value(f->e->ctx, name, within, false);
+  return name_unique(f->names, name_taken(f->names, brief) ? label_value(f->e->ctx, name, within, true) : brief);
 }
 
 /* "f32[1,129,96]" where the storage holds just that value, else "f32[12384]". */
@@ -48,7 +42,8 @@ static void declare(void *self, Storage *s, bool writes) {
   }
   f->local[s->id] = local_name(f, s);
   const char *type = dtype_c(s->dtype), *region = segment_region(f->e, (size_t)f->e->schedule->home[s->id]);
-  const char *place = s->offset ? ctx_format(c, "(f->%s + %lld)", region, (long long)s->offset) : ctx_format(c, "f->%s", region);
+  const char *place =
+      s->offset ? ctx_format(c, "(f->%s + %lld)", region, (long long)s->offset) : ctx_format(c, "f->%s", region);
   columns_add(&d->lines, ctx_format(c, "  %s *const %s = (%s *)%s;", type, f->local[s->id], type, place),
               ctx_format(c, "/* %s */", contents(f, s)));
 }
@@ -89,8 +84,8 @@ static bool named_alike(const char *node, const char *output) {
   return strncmp(output, node, n) == 0 && (!output[n] || strncmp(output + n, "_output_", 8) == 0);
 }
 
-/* "MatMul /attn/qkv/MatMul to /attn/qkv/Add: f32[1,129,96] -> f32[1,129,288]": the node, the one whose result it gives where
- * others were joined with it, and shapes; constants are left out. */
+/* "MatMul /attn/qkv/MatMul to /attn/qkv/Add: f32[1,129,96] -> f32[1,129,288]": the node, the one whose result it gives
+ * where others were joined with it, and shapes; constants are left out. */
 static const char *note_text(Ctx *c, const Node *n) {
   Text t = {.ctx = c};
   const char *name = n->name ? n->name : "", *output = n->n_out && n->out[0] ? n->out[0]->name : "";
@@ -148,8 +143,8 @@ static void emit_ask(Function *f, const Step *s) {
   while (i < segment->n_steps && !segment->step[i]->unit) i++;
   const Step *loop = i < segment->n_steps ? segment->step[i] : NULL;
   if (i == start || !loop || loop->kind != STEP_EXPERTS || loop->token_major || !writes(s, loop->queue_begin)) return;
-  line_add(f->out, "  moecc_ask_expert(&m->c.weights, %s, moecc_next_expert(%s, 0, %lld));", unit_reference(f->e, loop->unit),
-           f->local[loop->queue_begin->id], (long long)loop->experts);
+  line_add(f->out, "  moecc_ask_expert(&m->c.weights, %s, moecc_next_expert(%s, 0, %lld));",
+           unit_reference(f->e, loop->unit), f->local[loop->queue_begin->id], (long long)loop->experts);
 }
 
 /* ---- expert loops ---- */
@@ -169,22 +164,24 @@ static void emit_expert_major(Function *f, const Step *s) {
   text_add(t, "\n  /* Expert by expert; the next one with tokens loads meanwhile. */\n");
   line_add(t, "  for (size_t e = moecc_next_expert(%s, 0, %lld), next; e < %lld; e = next) {", begin, n, n);
   line_add(t, "    next = moecc_next_expert(%s, e + 1, %lld);", begin, n);
-  line_add(t, "    const moecc_unit *ahead = next < %lld ? %s : %s;", n, unit, unit_reference(f->e, next_unit(f->segment, s)));
+  line_add(t, "    const moecc_unit *ahead = next < %lld ? %s : %s;", n, unit,
+           unit_reference(f->e, next_unit(f->segment, s)));
   line_add(t, "    w = moecc_take_expert(&m->c.weights, %s, e, ahead, next < %lld ? next : 0, &status);", unit, n);
   line_add(t, "    if (!w) return status;");
   line_add(t, "    const size_t first = %s[e], count = %s[e + 1] - first;", begin, begin);
   emit_body(f, s, "first", "count");
 }
 
-/* Token-major: each token's experts, ascending, before the next token's. The queues are then the pairs of a token and an
- * expert as the router wrote them. */
+/* Token-major: each token's experts, ascending, before the next token's. The queues are then the pairs of a token and
+ * an expert as the router wrote them. */
 static void emit_token_major(Function *f, const Step *s) {
   Text *t = f->out;
   const char *chosen = f->local[s->queue_begin->id], *unit = unit_reference(f->e, s->unit);
   long long n = (long long)s->queue_entries;
   text_add(t, "\n  /* Token by token, each with its experts; the next one loads meanwhile. */\n");
   line_add(t, "  for (size_t i = 0; i < %lld; i++) {", n);
-  line_add(t, "    const moecc_unit *ahead = i + 1 < %lld ? %s : %s;", n, unit, unit_reference(f->e, next_unit(f->segment, s)));
+  line_add(t, "    const moecc_unit *ahead = i + 1 < %lld ? %s : %s;", n, unit,
+           unit_reference(f->e, next_unit(f->segment, s)));
   line_add(t, "    const size_t e = %s[i], next = i + 1 < %lld ? %s[i + 1] : 0;", chosen, n, chosen);
   line_add(t, "    w = moecc_take_expert(&m->c.weights, %s, e, ahead, next, &status);", unit);
   line_add(t, "    if (!w) return status;");
@@ -195,8 +192,10 @@ static void emit_token_major(Function *f, const Step *s) {
 
 static void emit_step(Function *f, const Step *s) {
   if (s->kind == STEP_EXPERTS) {
-    if (s->token_major) emit_token_major(f, s);
-    else emit_expert_major(f, s);
+    if (s->token_major)
+      emit_token_major(f, s);
+    else
+      emit_expert_major(f, s);
     return;
   }
   if (s->unit) emit_take(f, s);

@@ -1,4 +1,5 @@
-/* Breaking lines where clang-format does: behind commas and operators, as far out of brackets as there is a place for it. */
+/* Breaking lines where clang-format does: behind commas and operators, as far out of brackets as there is a place for
+ * it. */
 #include "emit/lines.h"
 
 #include <string.h>
@@ -20,36 +21,67 @@ static char follow(Brackets *b, const char *p, size_t column, char quote) {
   return 0;
 }
 
-/* May a line end behind p? There is a space behind it then. */
-static bool breakable(const char *line, const char *p) {
-  if (p[0] && p[1] != ' ') return false;
-  if (*p == ',' || *p == ';') return true;
-  if (*p == '?' || *p == ':' || (*p == '=' && p[-1] == ' ')) return true;
-  return p > line + 1 && strchr("|&+-*", *p) && (p[-1] == *p || p[-1] == ' ');
+/* May a line end behind p? 0: no, else the more the better: behind a comma, a connective, an operator. */
+static int breakable(const char *line, const char *p) {
+  if (p[0] && p[1] != ' ') return 0;
+  if (*p == ',' || *p == ';') return 3;
+  if (*p == '?' || *p == ':') return 2;
+  if (p <= line + 1 || !strchr("|&+-*", *p) || !(p[-1] == *p || p[-1] == ' ')) return 0;
+  return *p == '|' || *p == '&' ? 2 : 1;
 }
 
-/* The place to end the line that starts at `from`, in the given column: within the page, in as few brackets as possible, as
- * far right as possible. NULL: there is none. *open becomes the brackets that are open behind it. */
+/* The place to end the line that starts at `from`, in the given column: within the page, in as few brackets as
+ * possible, then where it is best, then as far right as possible. NULL: there is none. *open becomes the brackets that
+ * are open behind it. */
 static const char *find_break(const char *from, size_t column, Brackets *open) {
   Brackets now = *open, best_open = now;
   const char *best = NULL;
   char quote = 0;
+  int best_rank = 0;
   size_t start = column;
   for (const char *p = from; *p && column < LINE_COLUMNS; p++, column++) {
     quote = follow(&now, p, column, quote);
-    bool early = column < start + 8; /* hardly anything would stand before it */
-    if (quote || early || !breakable(from, p) || (best && now.depth > best_open.depth)) continue;
-    if (*p == '=' && best) continue;
+    int rank = quote || column < start + 8 ? 0 : breakable(from, p); /* hardly anything would stand before it */
+    if (!rank || (best && now.depth > best_open.depth)) continue;
+    if (best && now.depth == best_open.depth && rank < best_rank) continue;
     best = p;
+    best_rank = rank;
     best_open = now;
   }
   if (best) *open = best_open;
   return best;
 }
 
+/* An initialiser that fits on a line of its own gets one. */
+static bool break_initialiser(Text *t, const char *line, size_t indent) {
+  const char *brace = strstr(line, " = {");
+  if (!brace || indent + 4 + strlen(brace + 4) > LINE_COLUMNS) return false;
+  text_write(t, line, (size_t)(brace + 4 - line));
+  text_add(t, "\n%*s%s\n", (int)indent + 4, "", brace + 4);
+  return true;
+}
+
+/* A line of a comment ("/ * text", " * text") goes on behind another " * ". */
+static void break_comment(Text *t, const char *line, size_t indent) {
+  while (strlen(line) > LINE_COLUMNS) {
+    size_t n = LINE_COLUMNS;
+    while (n > LINE_COLUMNS / 2 && line[n] != ' ') n--;
+    if (line[n] != ' ') break;
+    text_write(t, line, n);
+    line = ctx_format(t->ctx, "\n%*s * %s", (int)indent, "", line + n + 1);
+    text_write(t, line++, 1);
+  }
+  text_add(t, "%s\n", line);
+}
+
 static void break_line(Text *t, const char *line) {
   Brackets open = {.depth = 0};
   size_t column = 0, indent = strspn(line, " ");
+  if (strncmp(line + indent, "/* ", 3) == 0 || strncmp(line + indent, "* ", 2) == 0) {
+    break_comment(t, line, line[indent] == '*' ? indent - 1 : indent);
+    return;
+  }
+  if (strlen(line) > LINE_COLUMNS && break_initialiser(t, line, indent)) return;
   while (column + strlen(line) > LINE_COLUMNS) {
     const char *end = find_break(line + (column ? 0 : indent), column ? column : indent, &open);
     if (!end) break;
@@ -85,17 +117,12 @@ void lines_add(Text *t, const char *text) {
 }
 
 void line_comment(Text *t, int indent, const char *text) {
-  size_t width = (size_t)(LINE_COLUMNS - indent - 6), len = strlen(text);
-  text_add(t, "%*s/* ", indent, "");
-  while (len > width) {
-    size_t n = width;
-    while (n > width / 2 && text[n] != ' ') n--;
-    if (text[n] != ' ') n = width;
-    text_add(t, "%.*s\n%*s * ", (int)n, text, indent, "");
-    text += n, len -= n;
-    while (*text == ' ') text++, len--;
+  const char *mark = "/*";
+  for (size_t n; mark; text += n + (text[n] == '\n'), mark = *text ? " *" : NULL) {
+    n = strcspn(text, "\n");
+    const char *space = n ? " " : "", *end = text[n] && text[n + 1] ? "" : " */";
+    break_comment(t, ctx_format(t->ctx, "%*s%s%s%.*s%s", indent, "", mark, space, (int)n, text, end), (size_t)indent);
   }
-  text_add(t, "%s */\n", text);
 }
 
 /* ---- columns ---- */
@@ -112,8 +139,10 @@ void columns_write(Columns *c, Text *t) {
   for (size_t i = 0; i < c->n; i++)
     if (c->part[i] && strlen(c->line[i]) > widest) widest = strlen(c->line[i]);
   for (size_t i = 0; i < c->n; i++) {
-    if (c->part[i]) text_add(t, "%-*s %s\n", (int)widest, c->line[i], c->part[i]);
-    else line_add(t, "%s", c->line[i]);
+    if (c->part[i])
+      text_add(t, "%-*s %s\n", (int)widest, c->line[i], c->part[i]);
+    else
+      line_add(t, "%s", c->line[i]);
   }
   c->n = 0;
 }

@@ -11,7 +11,8 @@ enum { LINE_COLUMNS = 120 };
 void line_add(Text *t, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* Adds text of several lines, each as line_add does. */
 void lines_add(Text *t, const char *text);
-/* Adds a comment, broken between words, indented by so many columns. The text must be harmless. */
+/* Adds a comment, broken between words, indented by so many columns. The text must be harmless; its lines stay apart.
+ */
 void line_comment(Text *t, int indent, const char *text);
 
 /* Lines whose last parts (comments, or values of macros) stand below each other. */

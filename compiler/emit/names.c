@@ -31,27 +31,27 @@ const char *name_unique(NameSet *s, const char *name) {
 
 static const char *const reserved[] = {
     /* C99, gnu99, C++ */
-    "alignas", "alignof", "and", "and_eq", "asm", "auto", "bitand", "bitor", "bool", "break", "case", "catch", "char", "class",
-    "compl", "concept", "const", "const_cast", "consteval", "constexpr", "constinit", "continue", "decltype", "default",
-    "delete", "do", "double", "dynamic_cast", "else", "enum", "explicit", "export", "extern", "false", "float", "for",
-    "friend", "goto", "if", "inline", "int", "linux", "long", "mutable", "namespace", "new", "noexcept", "not", "not_eq",
-    "nullptr", "operator", "or", "or_eq", "private", "protected", "public", "register", "reinterpret_cast", "requires",
-    "restrict", "return", "short", "signed", "sizeof", "static", "static_assert", "static_cast", "struct", "switch",
-    "template", "this", "throw", "true", "try", "typedef", "typeid", "typename", "typeof", "union", "unix", "unsigned",
-    "using", "virtual", "void", "volatile", "wchar_t", "while", "xor", "xor_eq",
+    "alignas", "alignof", "and", "and_eq", "asm", "auto", "bitand", "bitor", "bool", "break", "case", "catch", "char",
+    "class", "compl", "concept", "const", "const_cast", "consteval", "constexpr", "constinit", "continue", "decltype",
+    "default", "delete", "do", "double", "dynamic_cast", "else", "enum", "explicit", "export", "extern", "false",
+    "float", "for", "friend", "goto", "if", "inline", "int", "linux", "long", "mutable", "namespace", "new", "noexcept",
+    "not", "not_eq", "nullptr", "operator", "or", "or_eq", "private", "protected", "public", "register",
+    "reinterpret_cast", "requires", "restrict", "return", "short", "signed", "sizeof", "static", "static_assert",
+    "static_cast", "struct", "switch", "template", "this", "throw", "true", "try", "typedef", "typeid", "typename",
+    "typeof", "union", "unix", "unsigned", "using", "virtual", "void", "volatile", "wchar_t", "while", "xor", "xor_eq",
     /* what emitted functions use themselves, and what headers may define */
-    "m", "f", "w", "e", "next", "begin", "count", "first", "status", "vf", "main", "NULL", "errno", "stdin", "stdout", "stderr",
-    "size_t", "memcpy", "memset", "memmove", "I", "near", "far",
+    "m", "f", "w", "e", "next", "begin", "count", "first", "status", "vf", "main", "NULL", "errno", "stdin", "stdout",
+    "stderr", "size_t", "memcpy", "memset", "memmove", "I", "near", "far",
     /* functions of the C library that compilers know, in one word */
-    "abort", "abs", "acos", "acosh", "alloca", "asin", "asinh", "atan", "atan2", "atanh", "atexit", "bcmp", "bcopy", "bzero",
-    "cabs", "calloc", "carg", "cbrt", "ceil", "cimag", "clog", "conj", "copysign", "cos", "cosh", "creal", "div", "drem", "erf",
-    "erfc", "exit", "exp", "exp10", "exp2", "expm1", "fabs", "fdim", "ffs", "floor", "fma", "fmax", "fmin", "fmod", "fork",
-    "free", "frexp", "gamma", "hypot", "index", "isalnum", "isalpha", "isdigit", "ispunct", "isspace", "j0", "j1", "jn", "labs",
-    "ldexp", "lgamma", "llabs", "log", "log10", "log1p", "log2", "logb", "lrint", "lround", "malloc", "modf", "nan", "nearbyint",
-    "nextafter", "pow", "pow10", "printf", "putchar", "puts", "rand", "random", "realloc", "remainder", "remquo", "rindex",
-    "rint", "round", "scalb", "scalbn", "scanf", "signbit", "significand", "sin", "sinh", "sqrt", "strcat", "strchr", "strcmp",
-    "strcpy", "strdup", "strlen", "strstr", "tan", "tanh", "tgamma", "time", "tolower", "toupper", "trunc", "write", "y0", "y1",
-    "yn"};
+    "abort", "abs", "acos", "acosh", "alloca", "asin", "asinh", "atan", "atan2", "atanh", "atexit", "bcmp", "bcopy",
+    "bzero", "cabs", "calloc", "carg", "cbrt", "ceil", "cimag", "clog", "conj", "copysign", "cos", "cosh", "creal",
+    "div", "drem", "erf", "erfc", "exit", "exp", "exp10", "exp2", "expm1", "fabs", "fdim", "ffs", "floor", "fma",
+    "fmax", "fmin", "fmod", "fork", "free", "frexp", "gamma", "hypot", "index", "isalnum", "isalpha", "isdigit",
+    "ispunct", "isspace", "j0", "j1", "jn", "labs", "ldexp", "lgamma", "llabs", "log", "log10", "log1p", "log2", "logb",
+    "lrint", "lround", "malloc", "modf", "nan", "nearbyint", "nextafter", "pow", "pow10", "printf", "putchar", "puts",
+    "rand", "random", "realloc", "remainder", "remquo", "rindex", "rint", "round", "scalb", "scalbn", "scanf",
+    "signbit", "significand", "sin", "sinh", "sqrt", "strcat", "strchr", "strcmp", "strcpy", "strdup", "strlen",
+    "strstr", "tan", "tanh", "tgamma", "time", "tolower", "toupper", "trunc", "write", "y0", "y1", "yn"};
 
 static bool is_reserved(const char *name) {
   for (size_t i = 0; i < sizeof reserved / sizeof *reserved; i++)
@@ -89,7 +89,8 @@ const char *text_harmless(Ctx *c, const char *text) {
   char *out = ctx_strndup(c, text, strlen(text) < LONGEST ? strlen(text) : LONGEST);
   for (char *p = out; *p; p++) {
     bool ends_comment = (*p == '/' && p > out && p[-1] == '*') || (*p == '*' && p > out && p[-1] == '/');
-    if (*p < 32 || *p > 126 || *p == '"' || *p == '\\' || ends_comment || (*p == '?' && p > out && p[-1] == '?')) *p = '_';
+    if (*p < 32 || *p > 126 || *p == '"' || *p == '\\' || ends_comment || (*p == '?' && p > out && p[-1] == '?'))
+      *p = '_';
   }
   return out;
 }
@@ -99,8 +100,10 @@ const char *c_string(Ctx *c, const char *text) {
   text_write(&t, "", 0);
   for (; *text; text++) {
     unsigned char ch = (unsigned char)*text;
-    if (ch < 32 || ch > 126 || ch == '"' || ch == '\\' || ch == '?') text_add(&t, "\\%03o", ch);
-    else text_write(&t, text, 1);
+    if (ch < 32 || ch > 126 || ch == '"' || ch == '\\' || ch == '?')
+      text_add(&t, "\\%03o", ch);
+    else
+      text_write(&t, text, 1);
   }
   return t.text;
 }
@@ -108,7 +111,8 @@ const char *c_string(Ctx *c, const char *text) {
 static const char *path_safe(Ctx *c, const char *name) {
   char *safe = ctx_strndup(c, name, strlen(name) < 100 ? strlen(name) : 100);
   for (char *p = safe; *p; p++)
-    if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-", *p) && !(*p == '.' && p > safe)) *p = '_';
+    if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-", *p) && !(*p == '.' && p > safe))
+      *p = '_';
   return *safe ? safe : "unnamed";
 }
 

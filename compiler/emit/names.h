@@ -9,7 +9,8 @@ NameSet *names_new(Ctx *c);
 /* The name, or the name with _2, _3 …, whichever is not in the set yet; it is then. Case counts. */
 const char *name_unique(NameSet *s, const char *name);
 bool name_taken(const NameSet *s, const char *name);
-/* Letters, digits and single underscores; never empty, a keyword, reserved, or beginning with a digit. At most 63 long. */
+/* Letters, digits and single underscores; never empty, a keyword, reserved, or beginning with a digit. At most 63 long.
+ */
 const char *name_identifier(Ctx *c, const char *text);
 const char *name_upper(Ctx *c, const char *identifier); /* for macros */
 /* Text for a C comment or string: printable ASCII, without comment marks, quotes and backslashes; at most 200 long. */

@@ -22,34 +22,43 @@ static uint32_t packed_tasks(const Emission *e) {
 }
 
 static void emit_arena_table(Emission *e, Text *t) {
-  text_add(t, "\n/* Arena bytes of each task: for values, and for each thread. */\nstatic const size_t arena_bytes[][2] = {\n");
+  text_add(
+      t,
+      "\n/* Arena bytes of each task: for values, and for each thread. */\nstatic const size_t arena_bytes[][2] = {\n");
   for (size_t i = 0; i < e->n_tasks; i++)
-    text_add(t, "    {%lld, %lld},\n", (long long)arena_of_task(e->schedule, i), (long long)scratch_of_task(e->schedule, i));
+    text_add(t, "    {%lld, %lld},\n", (long long)arena_of_task(e->schedule, i),
+             (long long)scratch_of_task(e->schedule, i));
   text_add(t, "};\n");
 }
 
 static void emit_init(Emission *e, Text *t) {
   const char *n = e->name;
-  text_add(t, "/* The weights' hash, the tasks, those that need weights from a source, and bytes of a stream buffer. */\n");
+  text_add(
+      t, "/* The weights' hash, the tasks, those that need weights from a source, and bytes of a stream buffer. */\n");
   line_add(t, "static const moecc_network network = {UINT64_C(0x%016llx), %s_TASKS_ALL, 0x%xu, %lld};",
            (unsigned long long)e->hash, e->upper, packed_tasks(e),
            (long long)(e->weights == WEIGHTS_EMBED ? 0 : emit_stream_buffer(e)));
   emit_arena_table(e, t);
   text_add(t, "\n");
-  line_add(t, "moecc_status %s_init(%s *m, unsigned tasks, void *arena, size_t bytes, const moecc_source *w, "
-              "const moecc_options *o) {", n, n);
-  text_add(t, "  if (!m) return MOECC_ERROR_ARGUMENT;\n"
-              "  const size_t threads = o && o->pool ? o->pool->threads : 1;\n"
-              "  size_t needed = tasks == %s_TASKS_ALL ? %s_ARENA_BYTES(threads) : 0;\n"
-              "  for (size_t i = 0; i < sizeof arena_bytes / sizeof *arena_bytes; i++) {\n"
-              "    const size_t task = arena_bytes[i][0] + threads * arena_bytes[i][1];\n"
-              "    if ((tasks >> i & 1u) && task > needed) needed = task;\n  }\n"
-              "  return moecc_context_init(&m->c, &network, tasks, arena, bytes, needed, w, o);\n}\n", e->upper, e->upper);
+  line_add(t,
+           "moecc_status %s_init(%s *m, unsigned tasks, void *arena, size_t bytes, const moecc_source *w, "
+           "const moecc_options *o) {",
+           n, n);
+  text_add(t,
+           "  if (!m) return MOECC_ERROR_ARGUMENT;\n"
+           "  const size_t threads = o && o->pool ? o->pool->threads : 1;\n"
+           "  size_t needed = tasks == %s_TASKS_ALL ? %s_ARENA_BYTES(threads) : 0;\n"
+           "  for (size_t i = 0; i < sizeof arena_bytes / sizeof *arena_bytes; i++) {\n"
+           "    const size_t task = arena_bytes[i][0] + threads * arena_bytes[i][1];\n"
+           "    if ((tasks >> i & 1u) && task > needed) needed = task;\n  }\n"
+           "  return moecc_context_init(&m->c, &network, tasks, arena, bytes, needed, w, o);\n}\n",
+           e->upper, e->upper);
   text_add(t, "\nvoid %s_close(%s *m) {\n  if (m) moecc_context_close(&m->c);\n}\n", n, n);
 }
 
 static void file_head(Emission *e, Text *t, const char *file, const char *what) {
-  text_add(t, "/* %s%s.c: %s */\n#include \"%s_internal.h\"\n", e->name, file, what, e->name);
+  line_comment(t, 0, ctx_format(e->ctx, "%s%s.c: %s", e->name, file, what));
+  text_add(t, "#include \"%s_internal.h\"\n", e->name);
 }
 
 char *emit_core(Emission *e) {
@@ -102,7 +111,8 @@ static void name_ports(Emission *e) {
 }
 
 static void name_tasks(Emission *e) {
-  static const char *const taken[] = {"init", "close", "all", "trunk", "frame", "kernels", "weights", "main", "internal", "h"};
+  static const char *const taken[] = {"init",    "close",   "all",  "trunk",    "frame",
+                                      "kernels", "weights", "main", "internal", "h"};
   Ctx *c = e->ctx;
   const Graph *g = e->program->graph;
   NameSet *ids = names_new(c), *files = names_new(c);
@@ -143,7 +153,8 @@ static void place_weights(Emission *e) {
   uint64_t h = hash_bytes(p->target->name, strlen(p->target->name), p->graph->model_hash);
   for (size_t i = 0; i < p->n_units; i++) {
     const Unit *u = p->unit[i];
-    e->pack[i] = (PackUnit){.bytes = (uint64_t)u->bytes, .count = (uint32_t)u->count, .layout = 1, .tasks = (uint32_t)u->tasks};
+    e->pack[i] =
+        (PackUnit){.bytes = (uint64_t)u->bytes, .count = (uint32_t)u->count, .layout = 1, .tasks = (uint32_t)u->tasks};
     h = hash_bytes(&u->hash, sizeof u->hash, h);
   }
   e->hash = h;

@@ -1,4 +1,4 @@
-/* report.json: what each task costs, where its memory goes, and the schedule. */
+/* report.json: what each task costs (work, flash, memory, bytes loaded), where its memory goes, and its schedule. */
 #include "emit/emit.h"
 
 #include <string.h>
@@ -6,76 +6,120 @@
 static const char *quoted(Ctx *c, const char *s) {
   Text t = {.ctx = c};
   text_add(&t, "\"");
-  for (; *s; s++) {
+  for (; s && *s; s++) {
     unsigned char ch = (unsigned char)*s;
-    if (ch == '"' || ch == '\\') text_add(&t, "\\%c", ch);
-    else if (ch < 32) text_add(&t, "\\u%04x", ch);
-    else text_write(&t, s, 1);
+    if (ch == '"' || ch == '\\')
+      text_add(&t, "\\%c", ch);
+    else if (ch < 32 || ch == 127)
+      text_add(&t, "\\u%04x", ch);
+    else
+      text_write(&t, s, 1);
   }
   text_add(&t, "\"");
   return t.text;
 }
 
-static int64_t task_macs(const Emission *e, size_t task) {
-  int64_t macs = 0;
-  for (const Step *s = e->program->first; s; s = s->next)
-    if (s->tasks >> task & 1) macs += s->macs;
+/* ---- a task's figures ---- */
+
+static bool in_task(const Step *s, size_t task) { return s->tasks >> task & 1; }
+
+static int64_t step_macs(const Step *s) {
+  int64_t macs = s->macs;
+  for (size_t i = 0; i < s->n_body; i++) macs += s->body[i].macs;
   return macs;
 }
 
+static int64_t task_macs(const Emission *e, size_t task) {
+  int64_t macs = 0;
+  for (const Step *s = e->program->first; s; s = s->next)
+    if (in_task(s, task)) macs += step_macs(s);
+  return macs;
+}
+
+/* Bytes of the pack's units that the task needs: what embedding them takes. */
 static uint64_t task_weights(const Emission *e, size_t task) {
   uint64_t bytes = 0;
   for (size_t i = 0; i < e->program->n_units; i++)
-    if (e->program->unit[i]->tasks >> task & 1) bytes += e->pack[i].stride * e->pack[i].count;
+    if (e->program->unit[i]->tasks >> task & 1) bytes += pack_unit_bytes(&e->pack[i]);
   return bytes;
 }
 
-/* Bytes that one call reads of weights, every expert being chosen. */
+/* How often a step takes a slot of its unit, at most. */
+static int64_t most_takes(const Step *s) {
+  if (s->kind != STEP_EXPERTS) return 1;
+  return s->token_major || s->queue_entries < s->experts ? s->queue_entries : s->experts;
+}
+
+/* Bytes that one call takes of weights, at most. */
 static uint64_t task_loads(const Emission *e, size_t task) {
   uint64_t bytes = 0;
   for (const Step *s = e->program->first; s; s = s->next)
-    if (s->unit && (s->tasks >> task & 1)) bytes += e->pack[s->unit->id].bytes * e->pack[s->unit->id].count;
+    if (s->unit && in_task(s, task)) bytes += e->pack[s->unit->id].bytes * (uint64_t)most_takes(s);
   return bytes;
+}
+
+/* ---- parts of a task's object ---- */
+
+static void add_ports(Emission *e, Text *t, size_t task, bool output) {
+  const Port *port = output ? e->output : e->input;
+  size_t n = output ? e->n_outputs : e->n_inputs;
+  const char *separator = "";
+  text_add(t, "      \"%s\": [", output ? "outputs" : "inputs");
+  for (size_t i = 0; i < n; i++) {
+    if (!(output ? port_from_task(e, &port[i], task) : port_of_task(e, &port[i], task))) continue;
+    const Value *v = port[i].value;
+    text_add(t, "%s{\"name\": %s, \"shape\": %s, \"elements\": %lld, \"macro\": \"%s\"}", separator,
+             quoted(e->ctx, v->name), quoted(e->ctx, shape_text(e->ctx, v->dtype, &v->shape)),
+             (long long)shape_count(&v->shape), port[i].macro);
+    separator = ", ";
+  }
+  text_add(t, "],\n");
 }
 
 static void add_queues(Emission *e, Text *t, size_t task) {
   bool first = true;
   text_add(t, "      \"queues\": [");
   for (const Step *s = e->program->first; s; s = s->next) {
-    if (s->kind != STEP_EXPERTS || !(s->tasks >> task & 1)) continue;
-    text_add(t, "%s\n        {\"layer\": %s, \"experts\": %lld, \"entries\": %lld, \"bytes_per_expert\": %llu}", first ? "" : ",",
-             quoted(e->ctx, s->node->scope), (long long)s->experts, (long long)s->queue_entries,
-             (unsigned long long)e->pack[s->unit->id].bytes);
+    if (s->kind != STEP_EXPERTS || !in_task(s, task)) continue;
+    text_add(
+        t,
+        "%s\n        {\"layer\": %s, \"node\": %s, \"experts\": %lld, \"entries\": %lld, \"bytes_per_expert\": %llu}",
+        first ? "" : ",", quoted(e->ctx, s->layer), quoted(e->ctx, s->node->name), (long long)s->experts,
+        (long long)s->queue_entries, (unsigned long long)e->pack[s->unit->id].bytes);
     first = false;
   }
   text_add(t, "%s],\n", first ? "" : "\n      ");
 }
 
-/* The eight largest storages of the task. */
-static void add_largest(Emission *e, Text *t, size_t task) {
-  const Program *p = e->program;
-  const Storage *top[8] = {NULL};
-  for (size_t i = 0; i < p->n_storage; i++) {
-    const Storage *s = p->storage[i];
-    if (s->kind != ST_ARENA || e->schedule->home[i] < 0) continue;
-    if (!segment_serves(&e->schedule->segment[e->schedule->home[i]], task)) continue;
-    for (int k = 0; k < 8; k++)
-      if (!top[k] || s->bytes > top[k]->bytes) {
-        memmove(top + k + 1, top + k, sizeof *top * (size_t)(7 - k));
-        top[k] = s;
-        break;
-      }
-  }
-  text_add(t, "      \"largest\": [");
-  for (int k = 0; k < 8 && top[k]; k++)
-    text_add(t, "%s\n        {\"value\": %s, \"bytes\": %lld, \"offset\": %lld}", k ? "," : "",
-             quoted(e->ctx, top[k]->name ? top[k]->name : ""), (long long)top[k]->bytes, (long long)top[k]->offset);
-  text_add(t, "%s],\n", top[0] ? "\n      " : "");
+/* Who takes the arena where it is fullest. */
+static void add_peak(Emission *e, Text *t, const Peak *peak) {
+  text_add(t, "      \"peak\": {\"layer\": %s, \"node\": %s, \"values\": [",
+           quoted(e->ctx, peak->step ? peak->step->layer : ""),
+           quoted(e->ctx, peak->step ? peak->step->node->name : ""));
+  for (size_t i = 0; i < peak->n; i++)
+    text_add(t, "%s\n        {\"value\": %s, \"bytes\": %lld, \"offset\": %lld}", i ? "," : "",
+             quoted(e->ctx, peak->storage[i]->name), (long long)peak->storage[i]->bytes,
+             (long long)peak->storage[i]->offset);
+  text_add(t, "%s]},\n", peak->n ? "\n      " : "");
+}
+
+static void add_memory(Emission *e, Text *t, size_t task, const Peak *peak) {
+  const Schedule *s = e->schedule;
+  long long arena = arena_of_task(s, task), scratch = scratch_of_task(s, task), stream = 2 * emit_stream_buffer(e);
+  text_add(
+      t,
+      "      \"arena_bytes\": %lld,\n      \"largest_live_bytes\": %lld,\n      \"scratch_bytes_per_thread\": %lld,\n",
+      arena, (long long)peak->bytes, scratch);
+  text_add(t, "      \"ram\": {\"one_thread\": %lld, \"one_thread_streaming\": %lld},\n", arena + scratch,
+           arena + scratch + (e->weights == WEIGHTS_EMBED ? 0 : stream));
+  text_add(t, "      \"weight_bytes\": %llu,\n      \"loaded_bytes_worst_case\": %llu,\n",
+           (unsigned long long)task_weights(e, task), (unsigned long long)task_loads(e, task));
 }
 
 static void add_step(Emission *e, Text *t, const Step *s) {
-  text_add(t, "        {\"layer\": %s, \"node\": %s, \"kernel\": ", quoted(e->ctx, s->layer ? s->layer : ""),
-           quoted(e->ctx, s->node->name));
+  text_add(t, "        {\"layer\": %s, \"node\": %s, \"operator\": %s, \"kernel\": ", quoted(e->ctx, s->layer),
+           quoted(e->ctx, s->node->name),
+           quoted(e->ctx, s->node->op_type ? s->node->op_type : op_info(s->node->op)->name));
   if (s->kind == STEP_CALL) {
     text_add(t, "%s", quoted(e->ctx, s->kernel->name));
   } else {
@@ -83,44 +127,61 @@ static void add_step(Emission *e, Text *t, const Step *s) {
     for (size_t i = 0; i < s->n_body; i++) text_add(t, "%s%s", i ? ", " : "", quoted(e->ctx, s->body[i].kernel->name));
     text_add(t, "]");
   }
-  text_add(t, ", \"macs\": %lld", (long long)s->macs);
-  if (s->unit) text_add(t, ", \"unit\": %s, \"bytes\": %llu", quoted(e->ctx, s->unit->name), (unsigned long long)e->pack[s->unit->id].bytes);
+  text_add(t, ", \"macs\": %lld", (long long)step_macs(s));
+  if (s->unit)
+    text_add(t, ", \"unit\": %s, \"bytes\": %llu", quoted(e->ctx, s->unit->name),
+             (unsigned long long)e->pack[s->unit->id].bytes);
   text_add(t, "}");
 }
 
-static void add_task(Emission *e, Text *t, size_t task) {
+static void add_schedule(Emission *e, Text *t, size_t task) {
   const Schedule *s = e->schedule;
-  int64_t arena = arena_of_task(s, task), live = live_of_task(e->program, s, task);
-  text_add(t, "    {\n      \"task\": %s,\n      \"function\": \"%s_%s\",\n", quoted(e->ctx, e->task[task].task->name), e->name,
-           e->task[task].id);
-  text_add(t, "      \"macs\": %lld,\n", (long long)task_macs(e, task));
-  text_add(t, "      \"arena_bytes\": %lld,\n      \"largest_live_bytes\": %lld,\n      \"scratch_bytes_per_thread\": %lld,\n",
-           (long long)arena, (long long)live, (long long)scratch_of_task(s, task));
-  text_add(t, "      \"weight_bytes\": %llu,\n      \"loaded_bytes_worst_case\": %llu,\n", (unsigned long long)task_weights(e, task),
-           (unsigned long long)task_loads(e, task));
-  add_largest(e, t, task);
-  add_queues(e, t, task);
+  const char *separator = "";
   text_add(t, "      \"schedule\": [");
-  bool first = true;
   for (size_t i = 0; i < s->n_segments; i++)
     for (size_t k = 0; segment_serves(&s->segment[i], task) && k < s->segment[i].n_steps; k++) {
-      text_add(t, first ? "\n" : ",\n");
+      text_add(t, "%s\n", separator);
       add_step(e, t, s->segment[i].step[k]);
-      first = false;
+      separator = ",";
     }
-  text_add(t, "\n      ]\n    }");
+  text_add(t, "\n      ]\n");
+}
+
+static void add_task(Emission *e, Text *t, size_t task) {
+  Peak peak = peak_of_task(e->program, e->schedule, task);
+  text_add(t, "    {\n      \"task\": %s,\n      \"function\": \"%s_%s\",\n", quoted(e->ctx, e->task[task].task->name),
+           e->name, e->task[task].id);
+  add_ports(e, t, task, false);
+  add_ports(e, t, task, true);
+  text_add(t, "      \"macs\": %lld,\n", (long long)task_macs(e, task));
+  add_memory(e, t, task, &peak);
+  add_peak(e, t, &peak);
+  add_queues(e, t, task);
+  add_schedule(e, t, task);
+  text_add(t, "    }");
+}
+
+/* ---- the file ---- */
+
+static void add_network(Emission *e, Text *t) {
+  static const char *const modes[] = {"file", "embed", "stream"};
+  Peak all = peak_of_task(e->program, e->schedule, SIZE_MAX);
+  text_add(t, "  \"name\": %s,\n  \"model\": %s,\n  \"target\": \"%s\",\n  \"weights\": \"%s\",\n",
+           quoted(e->ctx, e->name), quoted(e->ctx, e->title), e->program->target->name, modes[e->weights]);
+  text_add(t, "  \"pack_bytes\": %llu,\n  \"units\": %zu,\n  \"kernels\": %zu,\n  \"stream_buffer_bytes\": %lld,\n",
+           (unsigned long long)e->pack_bytes, e->program->n_units, e->program->n_kernels,
+           (long long)emit_stream_buffer(e));
+  text_add(t,
+           "  \"arena_bytes_all_tasks\": %lld,\n  \"largest_live_bytes_all_tasks\": %lld,\n  "
+           "\"scratch_bytes_per_thread\": %lld,\n",
+           (long long)e->schedule->arena_all, (long long)all.bytes, (long long)e->schedule->scratch);
 }
 
 char *emit_report(Emission *e) {
   Text t = {.ctx = e->ctx};
-  static const char *const modes[] = {"file", "embed", "stream"};
-  text_add(&t, "{\n  \"name\": %s,\n  \"model\": %s,\n  \"target\": \"%s\",\n  \"weights\": \"%s\",\n", quoted(e->ctx, e->name),
-           quoted(e->ctx, e->title), e->program->target->name, modes[e->weights]);
-  text_add(&t, "  \"pack_bytes\": %llu,\n  \"units\": %zu,\n  \"stream_buffer_bytes\": %lld,\n", (unsigned long long)e->pack_bytes,
-           e->program->n_units, (long long)emit_stream_buffer(e));
-  text_add(&t, "  \"arena_bytes_all_tasks\": %lld,\n  \"scratch_bytes_per_thread\": %lld,\n", (long long)e->schedule->arena_all,
-           (long long)e->schedule->scratch);
-  text_add(&t, "  \"kernels\": %zu,\n  \"tasks\": [\n", e->program->n_kernels);
+  text_add(&t, "{\n");
+  add_network(e, &t);
+  text_add(&t, "  \"tasks\": [\n");
   for (size_t i = 0; i < e->n_tasks; i++) {
     add_task(e, &t, i);
     text_add(&t, i + 1 < e->n_tasks ? ",\n" : "\n");

@@ -45,8 +45,11 @@ static void emit_units(Emission *e, Text *t, const Segment *s) {
   }
   for (size_t i = 0; i < n && e->weights == WEIGHTS_EMBED; i++)
     line_add(t, "extern const uint64_t %s_w_%s[];", e->name, unit[i]->name);
-  if (n) text_add(t, "%s/* Weights: name, where they are embedded, then offset, bytes, stride and number of slots, and number in the pack. */\n",
-                  e->weights == WEIGHTS_EMBED ? "\n" : "");
+  if (n)
+    text_add(t,
+             "%s/* Weights: name, where they are embedded, then offset, bytes, stride and number of slots, and number "
+             "in the pack. */\n",
+             e->weights == WEIGHTS_EMBED ? "\n" : "");
   for (size_t i = 0; i < n; i++) emit_unit(e, t, unit[i]);
 }
 

@@ -9,7 +9,8 @@ enum { LARGE = 4 << 20 }; /* bytes from which on text would be too much for a co
 static void fill_slot(void *self, size_t unit, uint32_t index, void *dst) {
   const Emission *e = self;
   const Unit *u = e->program->unit[unit];
-  for (size_t i = 0; i < u->n_parts; i++) u->part[i].write(&u->part[i], (int64_t)index, (char *)dst + u->part[i].offset);
+  for (size_t i = 0; i < u->n_parts; i++)
+    u->part[i].write(&u->part[i], (int64_t)index, (char *)dst + u->part[i].offset);
 }
 
 static bool to_folder(void *self, const void *data, size_t n) {
@@ -52,13 +53,17 @@ static void write_arrays(Emission *e, Folder *folder) {
   Ctx *c = e->ctx;
   folder_file(folder, ctx_format(c, "%s_weights.c", e->name));
   Text t = {.ctx = c};
-  text_add(&t, "/* %s_weights.c: the weights, one array for each unit. Compile with -fdata-sections and link with --gc-sections\n"
-               " * to keep only those of the tasks you call. */\n#include <stdint.h>\n", e->name);
+  text_add(&t,
+           "/* %s_weights.c: the weights, one array for each unit. Compile with -fdata-sections and link with "
+           "--gc-sections\n"
+           " * to keep only those of the tasks you call. */\n#include <stdint.h>\n",
+           e->name);
   folder_write(folder, t.text, t.len);
   for (size_t i = 0; i < e->program->n_units; i++) {
     Words w = {.folder = folder, .line = {.ctx = c}};
     const char *name = ctx_format(c, "%s_w_%s", e->name, e->program->unit[i]->name);
-    char *head = ctx_format(c, "\nextern const uint64_t %s[];\n__attribute__((aligned(64))) const uint64_t %s[] = {\n", name, name);
+    char *head = ctx_format(c, "\nextern const uint64_t %s[];\n__attribute__((aligned(64))) const uint64_t %s[] = {\n",
+                            name, name);
     folder_write(folder, head, strlen(head));
     pack_write_unit(c, e->pack, i, fill_slot, e, to_words, &w);
     text_add(&w.line, "\n};\n");
@@ -72,9 +77,11 @@ static void write_assembly(Emission *e, Folder *folder) {
   text_add(&t, "/* %s_weights.S: the weights, a section for each unit, from %s_weights.bin. */\n", e->name, e->name);
   for (size_t i = 0; i < e->program->n_units; i++) {
     const char *name = ctx_format(c, "%s_w_%s", e->name, e->program->unit[i]->name);
-    text_add(&t, "\n  .section .rodata.%s,\"a\"\n  .balign %llu\n  .globl %s\n%s:\n  .incbin \"%s_weights.bin\", %llu, %llu\n", name,
-             (unsigned long long)MOECC_SLOT_ALIGN(e->pack[i].bytes), name, name, e->name, (unsigned long long)e->pack[i].offset,
-             (unsigned long long)pack_unit_bytes(&e->pack[i]));
+    text_add(
+        &t,
+        "\n  .section .rodata.%s,\"a\"\n  .balign %llu\n  .globl %s\n%s:\n  .incbin \"%s_weights.bin\", %llu, %llu\n",
+        name, (unsigned long long)MOECC_SLOT_ALIGN(e->pack[i].bytes), name, name, e->name,
+        (unsigned long long)e->pack[i].offset, (unsigned long long)pack_unit_bytes(&e->pack[i]));
   }
   text_add(&t, "\n  .section .note.GNU-stack,\"\"\n");
   folder_text(folder, ctx_format(c, "%s_weights.S", e->name), t.text);
@@ -84,6 +91,8 @@ void emit_weights(Emission *e, Folder *folder) {
   bool large = e->pack_bytes > LARGE;
   if (e->weights != WEIGHTS_EMBED || large) write_pack(e, folder);
   if (e->weights != WEIGHTS_EMBED) return;
-  if (large) write_assembly(e, folder);
-  else write_arrays(e, folder);
+  if (large)
+    write_assembly(e, folder);
+  else
+    write_arrays(e, folder);
 }

@@ -379,21 +379,22 @@ void node_set_ints(Node *n, const char *name, size_t count, const int64_t *v) {
 const Tensor *node_const(const Node *n, int i) { return i < n->n_in && n->in[i] ? n->in[i]->tensor : NULL; }
 
 char *node_describe(Ctx *c, const Node *n) {
-  return ctx_format(c, "node %d \"%s\" (%s)", n->id, n->name ? n->name : "", n->op_type ? n->op_type : op_info(n->op)->name);
+  const char *type = n->op_type ? n->op_type : op_info(n->op)->name;
+  return ctx_format(c, "node %d \"%s\" (%s)", n->id, n->name ? n->name : "", type);
+}
+
+static void add_operand(Text *t, const Value *v, int i) {
+  text_add(t, i ? ", " : "");
+  if (v) text_add(t, "%%%s %s", v->name, shape_text(t->ctx, v->dtype, &v->shape));
+  else text_add(t, "(absent)");
 }
 
 char *node_operands(Ctx *c, const Node *n) {
-  enum { MOST = 8 };
+  enum { MOST = 8 }; /* the rest would hide the message */
   Text t = {.ctx = c};
-  text_write(&t, "", 0);
-  for (int i = 0; i < n->n_in && i < MOST; i++) {
-    const Value *v = n->in[i];
-    text_add(&t, "%s", i ? ", " : "");
-    if (v) text_add(&t, "%%%s %s", v->name, shape_text(c, v->dtype, &v->shape));
-    else text_add(&t, "(none)");
-  }
-  text_add(&t, "%s ->", n->n_in > MOST ? ", ..." : "");
+  for (int i = 0; i < n->n_in && i < MOST; i++) add_operand(&t, n->in[i], i);
+  text_add(&t, "%s -> ", n->n_in > MOST ? ", ..." : "");
   for (int i = 0; i < n->n_out && i < MOST; i++)
-    if (n->out[i]) text_add(&t, "%s %%%s", i ? "," : "", n->out[i]->name);
+    text_add(&t, "%s%%%s", i ? ", " : "", n->out[i] ? n->out[i]->name : "(absent)");
   return t.text;
 }

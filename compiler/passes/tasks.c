@@ -30,10 +30,14 @@ static void add_output(Graph *g, Task *t, const char *name, size_t len) {
   t->outputs = bigger;
 }
 
+static bool is_input(const Graph *g, const char *name) {
+  for (size_t i = 0; i < g->n_inputs; i++)
+    if (strcmp(g->inputs[i]->name, name) == 0) return true;
+  return false;
+}
+
 static void add_binding(Graph *g, Task *t, const char *input, const char *value) {
-  bool known = false;
-  for (size_t i = 0; i < g->n_inputs; i++) known |= strcmp(g->inputs[i]->name, input) == 0;
-  if (!known) ctx_fail(g->ctx, NULL, "task \"%s\" binds \"%s\", which is not an input of the graph", t->name, input);
+  if (!is_input(g, input)) ctx_fail(g->ctx, NULL, "task \"%s\" binds \"%s\", which is not an input of the graph", t->name, input);
   Binding *bigger = ctx_array(g->ctx, t->n_bind + 1, sizeof *bigger);
   if (t->n_bind) memcpy(bigger, t->bind, t->n_bind * sizeof *bigger);
   bigger[t->n_bind++] = (Binding){input, value};
@@ -72,6 +76,13 @@ static Task *add_task(Graph *g, const char *name) {
   return &g->tasks[g->n_tasks++];
 }
 
+/* What is asked for on the command line but is not there, or twice. */
+_Noreturn static void not_a_task(Graph *g, const char *what, const char *name) {
+  Text have = {.ctx = g->ctx};
+  for (size_t i = 0; i < g->n_tasks; i++) text_add(&have, "%s%s", i ? ", " : "", g->tasks[i].name);
+  ctx_fail_status(g->ctx, EXIT_USAGE, "%s \"%s\"; the model has: %s", what, name, have.text);
+}
+
 static void keep_wanted(Graph *g, const char *const *wanted, size_t n_wanted) {
   Task *kept = ctx_array(g->ctx, MAX_TASKS, sizeof *kept);
   size_t n = 0;
@@ -80,12 +91,8 @@ static void keep_wanted(Graph *g, const char *const *wanted, size_t n_wanted) {
     for (size_t i = 0; i < g->n_tasks; i++)
       if (strcmp(g->tasks[i].name, wanted[w]) == 0) found = &g->tasks[i];
     for (size_t i = 0; i < w; i++)
-      if (strcmp(wanted[i], wanted[w]) == 0) ctx_fail(g->ctx, NULL, "task \"%s\" is asked for twice", wanted[w]);
-    if (!found) {
-      Text have = {.ctx = g->ctx};
-      for (size_t i = 0; i < g->n_tasks; i++) text_add(&have, "%s%s", i ? ", " : "", g->tasks[i].name);
-      ctx_fail(g->ctx, NULL, "there is no task \"%s\"; the model has: %s", wanted[w], have.text);
-    }
+      if (strcmp(wanted[i], wanted[w]) == 0) not_a_task(g, "--task names twice the task", wanted[w]);
+    if (!found) not_a_task(g, "there is no task", wanted[w]);
     kept[n++] = *found;
   }
   g->tasks = kept;
@@ -213,9 +220,9 @@ static void add_outputs(Clone *k, Task *t, Task *renamed) {
 Graph *tasks_join(Graph *from, const char *const *bind, size_t n_bind) {
   Ctx *c = from->ctx;
   for (size_t b = 0; b < n_bind; b++) {
-    const char *equals = strchr(bind[b], '=');
-    for (size_t t = 0; t < from->n_tasks; t++)
-      add_binding(from, &from->tasks[t], ctx_strndup(c, bind[b], (size_t)(equals - bind[b])), equals + 1);
+    const char *equals = strchr(bind[b], '='), *input = ctx_strndup(c, bind[b], (size_t)(equals - bind[b]));
+    if (!is_input(from, input)) ctx_fail_status(c, EXIT_USAGE, "--bind %s: the model has no input \"%s\"", bind[b], input);
+    for (size_t t = 0; t < from->n_tasks; t++) add_binding(from, &from->tasks[t], input, equals + 1);
   }
   Graph *g = graph_new(c, from->name);
   g->meta = from->meta, g->n_meta = from->n_meta;

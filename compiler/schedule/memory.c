@@ -1,13 +1,13 @@
 /* The memory plan.
  *
- * Each segment has a region; the storages that its steps make lie in it, those that later segments read (its exports) as
- * low as possible. When one task runs, all regions begin at the arena's start: a segment's plan therefore keeps clear of
- * the exports that are still wanted. When all tasks run in one call, each region begins behind the exports of the
- * segments before, so that nothing has to be computed twice. Either way the code is the same, since it finds every region
- * through the call's frame.
+ * Each segment has a region; the storages that its steps make lie in it, those that later segments read (its exports)
+ * as low as possible. When one task runs, all regions begin at the arena's start: a segment's plan therefore keeps
+ * clear of the exports that are still wanted. When all tasks run in one call, each region begins behind the exports of
+ * the segments before, so that nothing has to be computed twice. Either way the code is the same, since it finds every
+ * region through the call's frame.
  *
- * Placement is first fit in several orders, of which the smallest result is kept; where that is larger than the largest sum
- * of pieces that live at once, a bounded local search over orders follows.
+ * Placement is first fit in several orders, of which the smallest result is kept; where that is larger than the largest
+ * sum of pieces that live at once, a bounded local search over orders follows.
  */
 #include "schedule/schedule.h"
 
@@ -31,10 +31,10 @@ typedef struct {
   int *last_reader; /* by storage: the last segment that reads it */
   Piece *piece;
   size_t n, cap;
-  int *piece_of;    /* by storage: index in piece, or -1 */
+  int *piece_of; /* by storage: index in piece, or -1 */
 } Planner;
 
-static int64_t occupied(const Storage *s) { return round_up(s->bytes ? s->bytes : 1, ALIGN); }
+int64_t storage_occupies(const Storage *s) { return round_up(s->bytes ? s->bytes : 1, ALIGN); }
 
 /* ---- who lives where and when ---- */
 
@@ -64,7 +64,7 @@ static void touch(void *self, Storage *s, bool writes) {
   if (s->kind != ST_ARENA) return;
   if (k->piece_of[s->id] < 0)
     add_piece(k, (Piece){.storage = s,
-                         .bytes = occupied(s),
+                         .bytes = storage_occupies(s),
                          .offset = s->offset,
                          .first = k->schedule->home[s->id] == k->segment ? k->step : 0,
                          .fixed = k->schedule->home[s->id] != k->segment});
@@ -92,7 +92,8 @@ static void collect_pieces(Planner *k, int segment) {
     if (s->kind != ST_ARENA || sc->home[i] < 0 || sc->home[i] > segment) continue;
     bool own = sc->home[i] == segment;
     if (own ? k->last_reader[i] <= segment : !wanted_later(k, s, segment)) continue;
-    if (k->piece_of[i] < 0) add_piece(k, (Piece){.storage = s, .bytes = occupied(s), .offset = s->offset, .fixed = true});
+    if (k->piece_of[i] < 0)
+      add_piece(k, (Piece){.storage = s, .bytes = storage_occupies(s), .offset = s->offset, .fixed = true});
     Piece *p = &k->piece[k->piece_of[i]];
     p->last = end;
     p->exported = own;
@@ -164,8 +165,10 @@ static void sort_pieces(Piece **list, size_t n, int order) {
     size_t lo = 0, hi = i;
     while (lo < hi) {
       size_t mid = (lo + hi) / 2;
-      if (compare(list[mid], p, order) <= 0) lo = mid + 1;
-      else hi = mid;
+      if (compare(list[mid], p, order) <= 0)
+        lo = mid + 1;
+      else
+        hi = mid;
     }
     memmove(list + lo + 1, list + lo, (i - lo) * sizeof *list);
     list[lo] = p;
@@ -189,15 +192,17 @@ static int64_t least_bytes(const Planner *k, int end) {
 
 static void move_piece(Piece **list, size_t from, size_t to) {
   Piece *p = list[from];
-  if (to < from) memmove(list + to + 1, list + to, (from - to) * sizeof *list);
-  else memmove(list + from, list + from + 1, (to - from) * sizeof *list);
+  if (to < from)
+    memmove(list + to + 1, list + to, (from - to) * sizeof *list);
+  else
+    memmove(list + from, list + from + 1, (to - from) * sizeof *list);
   list[to] = p;
 }
 
 static uint32_t next_random(uint32_t *state) { return *state = *state * 1664525u + 1013904223u; }
 
-/* Local search: the piece at the top is placed earlier, which may let others lie above or below it; what is no larger is
- * kept. The numbers are always the same ones, and so is the plan. `exported` pieces stay in front. */
+/* Local search: the piece at the top is placed earlier, which may let others lie above or below it; what is no larger
+ * is kept. The numbers are always the same ones, and so is the plan. `exported` pieces stay in front. */
 static void improve(const Planner *k, Placement *p, size_t exported, int64_t least) {
   enum { WORK = 4000000 };
   size_t tries = p->n > exported + 1 ? WORK / ((k->n + 16) * (k->n + 16)) : 0;
@@ -206,7 +211,8 @@ static void improve(const Planner *k, Placement *p, size_t exported, int64_t lea
   for (size_t t = 0; t < tries && best > least; t++) {
     size_t from = p->n - 1;
     while (from > exported && p->list[from]->offset + p->list[from]->bytes < p->top) from--;
-    if (from == exported || next_random(&random) >> 30 == 0) from = exported + next_random(&random) / 256 % (p->n - exported);
+    if (from == exported || next_random(&random) >> 30 == 0)
+      from = exported + next_random(&random) / 256 % (p->n - exported);
     size_t to = exported + next_random(&random) / 256 % (p->n - exported);
     move_piece(p->list, from, to);
     int64_t bytes = place_list(k, p);
@@ -278,42 +284,4 @@ void schedule_memory(Program *p, Schedule *s) {
     base += s->segment[i].exports;
   }
   s->scratch = scratch_of_task(s, SIZE_MAX);
-}
-
-/* ---- the bound it is measured against ---- */
-
-typedef struct {
-  int now;
-  int *first, *last; /* by storage, in the order of the task's steps */
-} Lives;
-
-static void note_life(void *self, Storage *s, bool writes) {
-  (void)writes;
-  Lives *k = self;
-  if (s->kind != ST_ARENA) return;
-  if (k->first[s->id] < 0) k->first[s->id] = k->now;
-  k->last[s->id] = k->now;
-}
-
-static bool serves(const Segment *s, size_t task) { return task == SIZE_MAX || segment_serves(s, task); }
-
-int64_t live_of_task(const Program *p, const Schedule *s, size_t task) {
-  Lives k = {.now = 0};
-  k.first = ctx_array(p->ctx, 2 * p->n_storage + 1, sizeof *k.first);
-  k.last = k.first + p->n_storage;
-  for (size_t i = 0; i < p->n_storage; i++) k.first[i] = -1;
-  for (size_t i = 0; i < s->n_segments; i++)
-    for (size_t j = 0; serves(&s->segment[i], task) && j < s->segment[i].n_steps; j++, k.now++)
-      step_storages(s->segment[i].step[j], note_life, &k);
-  int64_t *change = ctx_array(p->ctx, (size_t)k.now + 2, sizeof *change), sum = 0, most = 0;
-  for (size_t i = 0; i < p->n_storage; i++) {
-    if (k.first[i] < 0) continue;
-    change[k.first[i]] += occupied(p->storage[i]);
-    change[k.last[i] + 1] -= occupied(p->storage[i]);
-  }
-  for (int t = 0; t <= k.now; t++) {
-    sum += change[t];
-    if (sum > most) most = sum;
-  }
-  return most;
 }

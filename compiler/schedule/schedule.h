@@ -1,5 +1,5 @@
-/* From a lowered program to what is emitted: segments of steps that the same tasks need, layers (functions) within them,
- * weight units told apart by content, and a place in memory for every storage. */
+/* From a lowered program to what is emitted: segments of steps that the same tasks need, layers (functions) within
+ * them, weight units told apart by content, and a place in memory for every storage. */
 #ifndef MOECC_SCHEDULE_H
 #define MOECC_SCHEDULE_H
 
@@ -7,43 +7,55 @@
 
 /* Consecutive steps that become one function. */
 typedef struct {
-  const char *name;    /* C identifier, unique in the network */
-  const char *scope;   /* path of the layer in the model, for comments */
+  const char *name;  /* C identifier, unique in the network */
+  const char *scope; /* path of the layer in the model, for comments */
   Step **step;
   size_t n_steps;
 } Layer;
 
-/* All steps that exactly the tasks of one set need, in program order. A segment runs after every segment of a larger set
- * that contains its own. */
+/* All steps that exactly the tasks of one set need, in program order. A segment runs after every segment of a larger
+ * set that contains its own. */
 typedef struct {
   uint64_t tasks;
-  Step **step; size_t n_steps, cap_steps;
-  Layer *layer; size_t n_layers, cap_layers;
-  int64_t bytes;       /* of its region: what its storages and the live exports of earlier segments span */
-  int64_t exports;     /* bytes from the region's start that later segments may still read */
+  Step **step;
+  size_t n_steps, cap_steps;
+  Layer *layer;
+  size_t n_layers, cap_layers;
+  int64_t bytes;   /* of its region: what its storages and the live exports of earlier segments span */
+  int64_t exports; /* bytes from the region's start that later segments may still read */
 } Segment;
 
 typedef struct {
-  Segment *segment; size_t n_segments, cap_segments;
-  const char *root;    /* path that all layers are in; may be "" */
-  int *home;           /* by Storage.id: the segment whose region holds it, or -1 */
-  int64_t *base_all;   /* by segment: where its region starts when all tasks run in one call */
-  int64_t arena_all;   /* bytes */
-  int64_t scratch;     /* bytes for each thread, the largest of any step; scratch_of(task) for one task's */
+  Segment *segment;
+  size_t n_segments, cap_segments;
+  const char *root;  /* path that all layers are in; may be "" */
+  int *home;         /* by Storage.id: the segment whose region holds it, or -1 */
+  int64_t *base_all; /* by segment: where its region starts when all tasks run in one call */
+  int64_t arena_all; /* bytes */
+  int64_t scratch;   /* bytes for each thread, the largest of any step; scratch_of(task) for one task's */
 } Schedule;
 
-Schedule *schedule_make(Program *p);                  /* schedule/schedule.c: calls the three below in order */
-void schedule_segments(Program *p, Schedule *s);      /* schedule/segments.c: segments and layers */
-void schedule_units(Program *p, Schedule *s);         /* schedule/units.c: joins equal units, names them */
-void schedule_memory(Program *p, Schedule *s);        /* schedule/memory.c: lifetimes and offsets */
+Schedule *schedule_make(Program *p);             /* schedule/schedule.c: calls the three below in order */
+void schedule_segments(Program *p, Schedule *s); /* schedule/segments.c: segments and layers */
+void schedule_units(Program *p, Schedule *s);    /* schedule/units.c: joins equal units, names them */
+void schedule_memory(Program *p, Schedule *s);   /* schedule/memory.c: lifetimes and offsets */
 
 bool segment_serves(const Segment *s, size_t task);
-int64_t arena_of_task(const Schedule *s, size_t task);             /* bytes without scratch */
-int64_t scratch_of_task(const Schedule *s, size_t task);           /* bytes for each thread; task SIZE_MAX: any */
-int64_t live_of_task(const Program *p, const Schedule *s, size_t task); /* the largest sum of live storages;
-                                                                       SIZE_MAX: of a call of all tasks */
-int64_t step_scratch_each(const Step *s);                          /* bytes for each thread */
+int64_t arena_of_task(const Schedule *s, size_t task);   /* bytes without scratch */
+int64_t scratch_of_task(const Schedule *s, size_t task); /* bytes for each thread; task SIZE_MAX: any */
+int64_t step_scratch_each(const Step *s);                /* bytes for each thread */
+int64_t storage_occupies(const Storage *s);              /* bytes, gaps for alignment included */
 /* Calls fn for each argument of the step that has a storage, expert loops' bodies and operands included. */
 void step_storages(const Step *s, void (*fn)(void *self, Storage *st, bool writes), void *self);
+
+/* The storages that live while the most bytes do, largest first, and the step (NULL: none) at which that is. */
+typedef struct {
+  int64_t bytes;
+  const Step *step;
+  const Storage **storage;
+  size_t n;
+} Peak;
+Peak peak_of_task(const Program *p, const Schedule *s,
+                  size_t task); /* schedule/live.c; SIZE_MAX: a call of all tasks */
 
 #endif

@@ -1,5 +1,5 @@
-/* Segments: steps by the set of tasks that needs them, larger sets first. Layers: runs of a segment's steps that come from
- * the same place in the model, found by going down the paths of the nodes' scopes until a run fits on a page. */
+/* Segments: steps by the set of tasks that needs them, larger sets first. Layers: runs of a segment's steps that come
+ * from the same place in the model, found by going down the paths of the nodes' scopes until a run fits on a page. */
 #include "emit/labels.h"
 #include "schedule/schedule.h"
 
@@ -59,10 +59,8 @@ static char *common_scope(Ctx *c, Step *const *step, size_t n) {
 static const char *layer_name(Layers *l, const char *scope) {
   Ctx *c = l->program->ctx;
   const char *path = label_beyond(scope, l->root);
-  if (l->segment->tasks & (l->segment->tasks - 1)) path = label_shared(l->program->graph, path);
-  if (!*path && strrchr(scope, '/')) path = strrchr(scope, '/') + 1;
-  else if (!*path) path = *scope ? scope : "layer";
-  const char *name = name_identifier(c, path);
+  if (l->segment->tasks & (l->segment->tasks - 1)) path = label_shared(c, l->program->graph, path);
+  const char *name = name_identifier(c, *path ? path : "layer");
   if (strncmp(name, "unit_", 5) == 0) name = ctx_format(c, "layer_%s", name); /* unit_… are the weights' names */
   return name_unique(l->names, name);
 }
@@ -93,7 +91,8 @@ static void split_layers(Layers *l, Step **step, size_t n, int depth) {
       split_layers(l, step + from, to - from, depth + 1);
       continue;
     }
-    for (size_t at = from; at < to; at += LAYER_STEPS) add_layer(l, step + at, to - at < LAYER_STEPS ? to - at : LAYER_STEPS);
+    for (size_t at = from; at < to; at += LAYER_STEPS)
+      add_layer(l, step + at, to - at < LAYER_STEPS ? to - at : LAYER_STEPS);
   }
 }
 

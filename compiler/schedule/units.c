@@ -1,4 +1,5 @@
-/* Weight units: equal ones (the same parts of the same tensors, packed alike) become one, needed by the tasks of both. */
+/* Weight units: equal ones (the same parts of the same tensors, packed alike) become one, needed by the tasks of both.
+ */
 #include "emit/labels.h"
 #include "schedule/schedule.h"
 
@@ -37,14 +38,16 @@ static int64_t table_slot(Unit *const *table, size_t size, const Unit *u) {
 }
 
 /* What is named: the step that uses the unit first. */
-static const char *unit_name(Program *p, const Schedule *s, const Step *step) {
+static const char *unit_name(Program *p, const Schedule *s, NameSet *names, const Step *step) {
   const Node *n = step->node;
   const char *name = n->name && *n->name ? n->name : n->op_type, *scope = n->scope;
   if (step->unit->tasks & (step->unit->tasks - 1)) {
-    if (strchr(name, '/')) name = label_shared(p->graph, name);
-    scope = label_shared(p->graph, scope);
+    name = label_shared(p->ctx, p->graph, name);
+    scope = label_shared(p->ctx, p->graph, scope);
   }
-  return label_unit(p->ctx, name, scope, s->root, step->unit->count > 1);
+  bool many = step->unit->count > 1;
+  const char *brief = label_unit(p->ctx, name, scope, s->root, many, false);
+  return name_unique(names, name_taken(names, brief) ? label_unit(p->ctx, name, scope, s->root, many, true) : brief);
 }
 
 static void join_units(Program *p) {
@@ -73,7 +76,7 @@ void schedule_units(Program *p, Schedule *schedule) {
   for (Step *s = p->first; s; s = s->next) { /* in order of first use */
     if (!s->unit || s->unit->listed) continue;
     s->unit->listed = true;
-    s->unit->name = name_unique(names, unit_name(p, schedule, s));
+    s->unit->name = unit_name(p, schedule, names, s);
     s->unit->id = (int)kept;
     unit[kept++] = s->unit;
   }

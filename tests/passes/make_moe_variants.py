@@ -57,7 +57,9 @@ def write_all(out: Path, with_torch: bool) -> dict[str, int]:
         write_case(out / name, layer, build)
         model = onnx.load(out / name / "model.onnx")
         x = make_weights(layer).x
-        write_data(out / name, model, x, ReferenceEvaluator(model).run(None, {"x": x})[0])
+        computed = ReferenceEvaluator(model).run(None, {"x": x})
+        assert isinstance(computed, list)
+        write_data(out / name, model, x, computed[0])
         counts[name] = 0
     if with_torch:
         from moe_torch import torch_cases

@@ -59,21 +59,17 @@ class Weights:
 
 
 def softmax(x: Array) -> Array:
-    e = np.exp(x - x.max(-1, keepdims=True))
+    e: Array = np.exp(x - x.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
 
 
-def activation(name: str, x: Array) -> Array:
-    if name == "relu":
-        return np.maximum(x, 0)
-    if name == "gelu":
-        return 0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
-    if name == "gelu_tanh":
-        return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
-    if name == "silu":
-        return x / (1 + np.exp(-x))
-    assert name == "identity", name
-    return x
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "identity": lambda x: x,
+    "relu": lambda x: np.maximum(x, 0),
+    "gelu": lambda x: 0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))),
+    "gelu_tanh": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+    "silu": lambda x: x / (1 + np.exp(-x)),
+}
 
 
 def allowed_logits(layer: Layer, w: Weights) -> Array:
@@ -121,7 +117,7 @@ def reference(layer: Layer, w: Weights) -> Array:
         if layer.normalize:
             weight = weight / weight.sum()
         for e, p in zip(chosen, weight, strict=True):
-            hidden = activation(layer.act, w.w1[e].astype(np.float64) @ row + w.b1[e] * layer.bias)
+            hidden = ACTIVATIONS[layer.act](w.w1[e].astype(np.float64) @ row + w.b1[e] * layer.bias)
             if layer.gated:
                 hidden = hidden * (w.w3[e].astype(np.float64) @ row + w.b3[e] * layer.bias)
             y[t] += layer.scale * p * (w.w2[e].astype(np.float64) @ hidden + w.b2[e] * layer.bias)

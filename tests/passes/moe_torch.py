@@ -71,7 +71,10 @@ class Scattered(Base):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         weight, index = torch.topk(self.gate(x), self.k, dim=-1)
         table = torch.full_like(self.gate(x), float("-inf")).scatter(-1, index, weight).softmax(-1)
-        return sum(table[..., e : e + 1] * expert(x) for e, expert in enumerate(self.experts))
+        out = torch.zeros_like(x)
+        for e, expert in enumerate(self.experts):
+            out = out + table[..., e : e + 1] * expert(x)
+        return out
 
 
 class Einsum(Base):
