@@ -12,16 +12,16 @@ const char *model_name(Ctx *c, const char *path) {
   if (strcmp(file, "model.onnx") == 0 && file > path + 1) {
     const char *end = file - 1, *start = end;
     while (start > path && start[-1] != '/') start--;
-    if (end > start && *start != '.') return name_identifier(c, ctx_strndup(c, start, (size_t)(end - start)));
+    if (end > start && *start != '.') return network_name(c, ctx_strndup(c, start, (size_t)(end - start)));
   }
   const char *dot = strrchr(file, '.');
-  return name_identifier(c, dot && dot > file ? ctx_strndup(c, file, (size_t)(dot - file)) : file);
+  return network_name(c, dot && dot > file ? ctx_strndup(c, file, (size_t)(dot - file)) : file);
 }
 
 Graph *pipeline_read(Ctx *c, const CompileOptions *o) {
   progress_step("reading the model");
   Graph *model = onnx_read(c, o->model, o->dims, o->n_dims);
-  model->name = o->name ? o->name : model_name(c, o->model);
+  model->name = o->name ? network_name(c, o->name) : model_name(c, o->model);
   tasks_find(model, o->tasks, o->n_tasks);
   return model;
 }

@@ -33,7 +33,7 @@ Program *pipeline_emit(Ctx *c, Graph *g, const CompileOptions *o);
 Value **pipeline_outputs(Ctx *c, const Graph *g, const CompileOptions *o, size_t *n);
 /* All of it. The folder is locked before any work. */
 Graph *pipeline_compile(Ctx *c, const CompileOptions *o); /* returns the graph after the passes */
-/* The model's name: its file's, or its folder's if the file is called model.onnx; made an identifier. */
+/* The model's name: its file's, or its folder's if the file is called model.onnx; made an identifier that is free. */
 const char *model_name(Ctx *c, const char *path);
 
 #endif

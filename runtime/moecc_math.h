@@ -243,8 +243,8 @@ static inline float moecc_clip_f32(float x, float lo, float hi) {
       if (n % 2) r = r * f; \
     return (T)r; \
   } \
-  static inline T moecc_shl_##S(T a, T n) { return (uint64_t)n < (BITS) ? (T)((W)a << n) : 0; } \
-  static inline T moecc_shr_##S(T a, T n) { return (uint64_t)n < (BITS) ? (T)(a >> n) : 0; }
+  static inline T moecc_shl_##S(T a, T n) { return (T)((uint64_t)n < (BITS) ? (W)a << n : 0); } \
+  static inline T moecc_shr_##S(T a, T n) { return (T)((uint64_t)n < (BITS) ? a >> n : 0); }
 MOECC_INTEGER(int8_t, i8, uint32_t, 8, INT8_MIN)
 MOECC_INTEGER(uint8_t, u8, uint32_t, 8, 0)
 MOECC_INTEGER(int16_t, i16, uint32_t, 16, INT16_MIN)

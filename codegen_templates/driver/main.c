@@ -87,15 +87,15 @@ static int bad_usage(const char *what, const char *value) {
   return USAGE;
 }
 
-static int list_tasks(void) {
+static int list_tasks(FILE *f) {
   size_t t, i;
   char text[128];
   for (t = 0; t < n_tasks; t++) {
-    printf("%s\n", tasks[t].name);
+    fprintf(f, "%s\n", tasks[t].name);
     for (i = 0; i < tasks[t].n_in + tasks[t].n_out; i++) {
       const Tensor *x = i < tasks[t].n_in ? &tasks[t].in[i] : &tasks[t].out[i - tasks[t].n_in];
       moecc_npy_text(&x->array, text, sizeof text);
-      printf("  %s %s %s\n", i < tasks[t].n_in ? "in " : "out", x->name, text);
+      fprintf(f, "  %s %s %s\n", i < tasks[t].n_in ? "in " : "out", x->name, text);
     }
   }
   return DONE;
@@ -156,7 +156,7 @@ static int parse(Options *o, int argc, char **argv) {
     else if (!strcmp(a, "--quiet"))
       o->quiet = 1;
     else if (!strcmp(a, "--list"))
-      return list_tasks();
+      return list_tasks(stdout);
     else if (!strcmp(a, "--help"))
       return fputs(usage, stdout) < 0 ? MACHINE : DONE;
     else if (a[0] != '-')
@@ -480,7 +480,7 @@ int main(int argc, char **argv) {
   bits = chosen_bits(&o);
   if (bits == 0) {
     fprintf(stderr, "@NAME@_main: there is no task %s; the tasks are:\n", o.task);
-    list_tasks();
+    (void)list_tasks(stderr);
     return USAGE;
   }
   if (check_inputs(&o) != DONE) return USAGE;

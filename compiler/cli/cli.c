@@ -55,11 +55,11 @@ static void run_command(Ctx *c, void *arg) {
   Call *call = arg;
   Options *o = call->options = ctx_alloc(c, sizeof *o);
   o->ctx = c;
+  if (!call->command->run) ctx_fail_status(c, EXIT_USAGE, "moecc %s is not built yet", call->command->name);
   options_read(o, call->command->command, call->argc, call->argv);
   progress_start(progress_mode(o->quiet, o->verbose));
   if (o->n_arguments < call->command->least || o->n_arguments > call->command->most)
     ctx_fail_status(c, EXIT_USAGE, "usage: moecc %s %s", call->command->name, call->command->arguments);
-  if (!call->command->run) ctx_fail_status(c, EXIT_USAGE, "moecc %s is not built yet", call->command->name);
   call->command->run(o);
 }
 

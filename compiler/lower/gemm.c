@@ -3,14 +3,15 @@
 
 #include <string.h>
 
-/* ---- tiles ---------------------------------------------------------------------------------------------------------- */
+/* ---- tiles ----------------------------------------------------------------------------------------------------------
+ */
 
 enum { MOST_ROWS = 14, MOST_VECTORS = 4 }; /* as in runtime/moecc_gemm.h */
 
 static int64_t up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-/* Cycles for one step of k over the whole result: a tile does rows * vectors multiply-adds at two a cycle, as many loads
- * as it has rows and vectors at two a cycle, and cannot be faster than a multiply-add's latency. */
+/* Cycles for one step of k over the whole result: a tile does rows * vectors multiply-adds at two a cycle, as many
+ * loads as it has rows and vectors at two a cycle, and cannot be faster than a multiply-add's latency. */
 static double tile_cost(const Target *t, int mr, int vectors, int64_t rows, int64_t columns) {
   int64_t tiles = up(rows, mr), panels = up(columns, (int64_t)vectors * t->lanes), r = up(rows, tiles);
   double fma = 0.5 * (double)(r * vectors), loads = 0.5 * (double)(r + vectors);
@@ -40,7 +41,8 @@ int64_t gemm_block(const Target *t, Tile tile, int64_t rows, int64_t length, int
   return block < tile.mr ? tile.mr : up(block, tile.mr) * tile.mr;
 }
 
-/* ---- weights -------------------------------------------------------------------------------------------------------- */
+/* ---- weights --------------------------------------------------------------------------------------------------------
+ */
 
 float gemm_number(const Tensor *t, int64_t i) {
   return t->dtype == DT_F32 ? ((const float *)t->data)[i] : (float)tensor_number(t, i);
@@ -82,7 +84,8 @@ void gemm_conv_weight(Program *p, Step *s, const Tensor *source, int64_t groups,
   low_weight(p, s, DT_F32, bytes, source, write_conv_panels, param, LAYOUT_CONV_PANELS);
 }
 
-/* ---- biases --------------------------------------------------------------------------------------------------------- */
+/* ---- biases ---------------------------------------------------------------------------------------------------------
+ */
 
 Value *gemm_value(Program *p, const View *w) {
   Value *v = graph_value(p->graph, NULL, w->dtype, shape_of(w->rank, w->dim));
@@ -159,7 +162,42 @@ Node *gemm_with_bias(Program *p, Node *n, double scale, const View *bias) {
   return copy;
 }
 
-/* ---- the kernel `matmul` -------------------------------------------------------------------------------------------- */
+void lower_elementwise(Program *p, Node *n);
+
+bool gemm_unfused(Program *p, Node *n, void (*lower)(Program *p, Node *n)) {
+  if (!n->expr) return false;
+  Ctx *c = p->ctx;
+  Node *plain = ctx_alloc(c, sizeof *plain), *chain = ctx_alloc(c, sizeof *chain);
+  *plain = *chain = *n;
+  plain->expr = NULL;
+  plain->n_in = n->n_own;
+  plain->out = ctx_alloc(c, sizeof *plain->out);
+  plain->out[0] = graph_value(p->graph, NULL, n->in[0]->dtype, n->out[0]->shape);
+  plain->out[0]->tasks = n->tasks;
+  program_reserve_views(p);
+  lower(p, plain);
+  int extra = n->n_in - n->n_own;
+  Expr *e = ctx_alloc(c, sizeof *e);
+  *e = *n->expr;
+  e->step = ctx_array(c, e->n, sizeof *e->step);
+  for (size_t i = 0; i < e->n; i++) {
+    ExprStep *s = &e->step[i];
+    *s = n->expr->step[i];
+    if (s->kind == EX_INPUT) s->input = 1 + s->input - n->n_own;
+    if (s->kind == EX_ACC) *s = (ExprStep){.kind = EX_INPUT, .input = 0, .arg = {-1, -1, -1}};
+  }
+  chain->op = OP_FUSED;
+  chain->expr = e;
+  chain->n_in = chain->n_own = 1 + extra;
+  chain->in = ctx_array(c, (size_t)chain->n_in, sizeof *chain->in);
+  chain->in[0] = plain->out[0];
+  for (int i = 0; i < extra; i++) chain->in[1 + i] = n->in[n->n_own + i];
+  lower_elementwise(p, chain);
+  return true;
+}
+
+/* ---- the kernel `matmul` --------------------------------------------------------------------------------------------
+ */
 
 Kernel *gemm_kernel(Program *p, const char *template, Tile tile, const Epilogue *e) {
   Ctx *c = p->ctx;
@@ -169,7 +207,8 @@ Kernel *gemm_kernel(Program *p, const char *template, Tile tile, const Epilogue 
   return low_kernel(p, template, ctx_format(c, "%s_f32_%sx%s%s", template, rows, columns, e->suffix), holes);
 }
 
-Step *gemm_matmul(Program *p, const Node *n, const View *x, const Tensor *w, Matrix m, const View *y, const Epilogue *e) {
+Step *gemm_matmul(Program *p, const Node *n, const View *x, const Tensor *w, Matrix m, const View *y,
+                  const Epilogue *e) {
   int64_t rows = x->dim[0];
   Tile tile = gemm_tile(p->target, rows, m.n);
   Step *s = low_call(p, n, gemm_kernel(p, "matmul", tile, e));

@@ -6,7 +6,9 @@
 #include "loops.h"
 
 /* Rows and columns of a tile; columns is also the width of the weight panels. */
-typedef struct { int mr, nr; } Tile;
+typedef struct {
+  int mr, nr;
+} Tile;
 /* The tile for so many rows and columns: the one that takes the fewest cycles by a small model of the target. */
 Tile gemm_tile(const Target *t, int64_t rows, int64_t columns);
 /* Rows of `length` floats that share a panel before the next is read: what half the L2 cache holds, and few enough that
@@ -14,9 +16,11 @@ Tile gemm_tile(const Target *t, int64_t rows, int64_t columns);
 int64_t gemm_block(const Target *t, Tile tile, int64_t rows, int64_t length, int64_t columns);
 
 /* Adds to step s the panels of a constant matrix W with k rows and n columns, element (i, j) of expert e at
- * offset + e * k * n + i * k_stride + j * n_stride of the source: panels of tile.nr columns, k ascending, the last panel
- * filled up with zeros. */
-typedef struct { int64_t k, n, k_stride, n_stride, offset; } Matrix;
+ * offset + e * k * n + i * k_stride + j * n_stride of the source: panels of tile.nr columns, k ascending, the last
+ * panel filled up with zeros. */
+typedef struct {
+  int64_t k, n, k_stride, n_stride, offset;
+} Matrix;
 void gemm_weight(Program *p, Step *s, const Tensor *source, Matrix m, Tile tile);
 int64_t gemm_panel_bytes(Matrix m, Tile tile);
 /* The same for a convolution's weights [groups * n][c][taps]: row tap * c_count + c of each group's panels. */
@@ -28,7 +32,11 @@ enum { LAYOUT_PANELS = 1, LAYOUT_CONV_PANELS, LAYOUT_DEPTHWISE, LAYOUT_FLOAT };
 float gemm_number(const Tensor *t, int64_t i);
 
 /* y = epilogue(x W): a step of the kernel `matmul` for n. x: rows by k, rows dense (view of rank 2); y: dense. */
-Step *gemm_matmul(Program *p, const Node *n, const View *x, const Tensor *w, Matrix m, const View *y, const Epilogue *e);
+Step *gemm_matmul(Program *p, const Node *n, const View *x, const Tensor *w, Matrix m, const View *y,
+                  const Epilogue *e);
+/* For kernels without an epilogue: if n carries an expression, lowers n without it into a value of its own by `lower`,
+ * then the expression as an elementwise chain, and returns true. */
+bool gemm_unfused(Program *p, Node *n, void (*lower)(Program *p, Node *n));
 /* Instantiates a template with holes MR, NR and EPILOGUE as <template>_f32_<tile><suffix>. */
 Kernel *gemm_kernel(Program *p, const char *template, Tile tile, const Epilogue *e);
 /* A value of the graph that stands for a view: what an expression's operand has to be. */

@@ -1,5 +1,5 @@
-/* moecc.Attention: one kernel for all heads; operands are read through their strides as long as rows are contiguous. The
- * output lies [B, T, H, V], which is what the projection behind it wants. */
+/* moecc.Attention: one kernel for all heads; operands are read through their strides as long as rows are contiguous.
+ * The output lies [B, T, H, V], which is what the projection behind it wants. */
 #include "gemm.h"
 
 #include <math.h>
@@ -14,7 +14,7 @@ static void put_strides(int64_t *table, const View *w) { memcpy(table, w->stride
 
 void lower_attention(Program *p, Node *n) {
   static const int heads_inside[] = {0, 2, 1, 3};
-  no_expression(p, n);
+  if (gemm_unfused(p, n, lower_attention)) return;
   View q = low_last_dense(p, n->in[0]), k = low_last_dense(p, n->in[1]), v = low_last_dense(p, n->in[2]);
   View y = low_output(p, n->out[0], heads_inside);
   int64_t batches = q.dim[0], heads = q.dim[1], queries = q.dim[2], depth = q.dim[3], keys = k.dim[2], width = v.dim[3];

@@ -1,5 +1,5 @@
-/* Conv and ConvTranspose. Constant float weights: channels-last in and out, by implicit matrix multiplication (conv), as a
- * plain matrix multiplication where a pixel's taps are contiguous and no pixel is shared (matmul), or depthwise
+/* Conv and ConvTranspose. Constant float weights: channels-last in and out, by implicit matrix multiplication (conv),
+ * as a plain matrix multiplication where a pixel's taps are contiguous and no pixel is shared (matmul), or depthwise
  * (conv_depthwise). Anything else: conv_any, conv_transpose.
  *
  * The shape rules have made the window explicit: kernel_shape, strides, dilations and pads are there in full.
@@ -76,7 +76,8 @@ static Epilogue conv_epilogue(Program *p, Node *n) {
   return low_epilogue(p, with, rank, dim, CHANNELS_LAST[rank - 2]);
 }
 
-/* ---- as a matrix multiplication over pixels --------------------------------------------------------------------------- */
+/* ---- as a matrix multiplication over pixels
+ * --------------------------------------------------------------------------- */
 
 static bool is_pointwise(const Window *w) {
   if (w->groups != 1) return false;
@@ -96,7 +97,8 @@ static bool lower_pointwise(Program *p, Node *n, const Window *w, const View *x)
   return true;
 }
 
-/* ---- implicit matrix multiplication ----------------------------------------------------------------------------------- */
+/* ---- implicit matrix multiplication
+ * ----------------------------------------------------------------------------------- */
 
 /* A copy of x with zeros beside its lines, as far as the taps reach. */
 static View pad_lines(Program *p, Node *n, Window *w, const View *x) {
@@ -147,7 +149,8 @@ static void lower_implicit(Program *p, Node *n, Window w, View x) {
     length = w.taps[2] * w.c;
     w.taps[2] = 1;
   }
-  int64_t block = gemm_block(p->target, tile, positions(&w), w.c * w.groups * w.stride[1] * w.stride[2], w.n * w.groups);
+  int64_t block =
+      gemm_block(p->target, tile, positions(&w), w.c * w.groups * w.stride[1] * w.stride[2], w.n * w.groups);
   int64_t pointers = all_taps(&w), most = p->target->l2 / 4 / 8 / pointers;
   if (block > most) block = most > tile.mr ? most : tile.mr;
   int64_t scratch = round_up((block * pointers + length / 2 + 1) * 8, 64), table[23];
@@ -168,7 +171,8 @@ static void lower_implicit(Program *p, Node *n, Window w, View x) {
   low_size(s, block);
 }
 
-/* ---- depthwise ---------------------------------------------------------------------------------------------------------- */
+/* ---- depthwise
+ * ---------------------------------------------------------------------------------------------------------- */
 
 static void write_depthwise(const UnitPart *part, int64_t expert, void *dst) {
   (void)expert;
@@ -184,7 +188,8 @@ static void lower_depthwise(Program *p, Node *n, const Window *w, const View *x)
   View y = low_output(p, n->out[0], CHANNELS_LAST[x->rank - 2]);
   Epilogue e = conv_epilogue(p, n);
   const Hole holes[] = {e.function ? (Hole){"EPILOGUE", e.function} : (Hole){0}, {0}};
-  Step *s = low_call(p, n, low_kernel(p, "conv_depthwise", ctx_format(p->ctx, "conv_depthwise_f32%s", e.suffix), holes));
+  Step *s =
+      low_call(p, n, low_kernel(p, "conv_depthwise", ctx_format(p->ctx, "conv_depthwise_f32%s", e.suffix), holes));
   s->macs = positions(w) * w->groups * taps;
   conv_table(w, 1, table);
   low_read(s, x);
@@ -200,11 +205,11 @@ static void lower_depthwise(Program *p, Node *n, const Window *w, const View *x)
   low_size(s, row);
 }
 
-/* ---- the rest ----------------------------------------------------------------------------------------------------------- */
+/* ---- the rest
+ * ----------------------------------------------------------------------------------------------------------- */
 
 /* conv_any and conv_transpose, which have the same parameters. */
 static void lower_plain(Program *p, Node *n, const char *template) {
-  no_expression(p, n);
   Window w = window_of(p, n);
   DType t = n->out[0]->dtype;
   View x = low_view(p, n->in[0]), k = low_packed(p, n->in[1]), y = low_output(p, n->out[0], NULL);
@@ -236,7 +241,7 @@ void lower_conv(Program *p, Node *n) {
     return;
   }
   if (n->out[0]->dtype != DT_F32 || !n->in[1]->tensor || inputs == 0) {
-    lower_plain(p, n, "conv_any");
+    if (!gemm_unfused(p, n, lower_conv)) lower_plain(p, n, "conv_any");
     return;
   }
   Window w = window_of(p, n);
@@ -247,10 +252,13 @@ void lower_conv(Program *p, Node *n) {
   if (lower_pointwise(p, n, &w, &x)) return;
   if (w.groups > 1 && w.c == 1 && w.n == 1 && w.taps[0] == 1 && w.in[0] == 1 && w.stride[0] == 1 && !w.pad[0])
     lower_depthwise(p, n, &w, &x);
-  else lower_implicit(p, n, w, x);
+  else
+    lower_implicit(p, n, w, x);
 }
 
 void lower_conv_transpose(Program *p, Node *n) {
-  if (shape_count(&n->out[0]->shape) == 0) low_output(p, n->out[0], NULL);
-  else lower_plain(p, n, "conv_transpose");
+  if (shape_count(&n->out[0]->shape) == 0)
+    low_output(p, n->out[0], NULL);
+  else if (!gemm_unfused(p, n, lower_conv_transpose))
+    lower_plain(p, n, "conv_transpose");
 }

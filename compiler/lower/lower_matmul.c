@@ -105,16 +105,19 @@ static Epilogue epilogue_of(Program *p, Node *n, const Product *d) {
   return low_epilogue(p, gemm_with_bias(p, n, d->alpha, d->has_bias ? &d->bias : NULL), d->y.rank, d->y.dim, NULL);
 }
 
-/* ---- constant weights ----------------------------------------------------------------------------------------------- */
+/* ---- constant weights -----------------------------------------------------------------------------------------------
+ */
 
 static void lower_dense(Program *p, Node *n, const Product *d) {
   View x = rows_of(p, n, d->x), y = low_output(p, n->out[0], NULL);
   Epilogue e = epilogue_of(p, n, d);
   int last = d->w.rank - 1;
-  gemm_matmul(p, n, &x, d->w.constant, (Matrix){d->k, d->n, d->w.stride[last - 1], d->w.stride[last], d->w.offset}, &y, &e);
+  gemm_matmul(p, n, &x, d->w.constant, (Matrix){d->k, d->n, d->w.stride[last - 1], d->w.stride[last], d->w.offset}, &y,
+              &e);
 }
 
-/* ---- both operands computed ----------------------------------------------------------------------------------------- */
+/* ---- both operands computed -----------------------------------------------------------------------------------------
+ */
 
 /* Batch dimensions as a table: their number, then for each its length and the strides of x and w. */
 static size_t batch_table(const Product *d, int64_t *table) {
@@ -156,34 +159,39 @@ static void lower_batched(Program *p, Node *n, Product *d) {
   low_int(s, d->w.stride[last]);
 }
 
-/* ---- other types ------------------------------------------------------------------------------------------------------ */
+/* ---- other types
+ * ------------------------------------------------------------------------------------------------------ */
 
 static void lower_any(Program *p, Node *n, const Product *d) {
   Ctx *c = p->ctx;
-  no_expression(p, n);
   DType t = n->out[0]->dtype;
   const char *type = dtype_c(t), *name = dtype_short(t);
   View y = low_output(p, n->out[0], NULL);
   View bias = {.dtype = t};
   if (d->has_bias) bias = view_broadcast(&d->bias, 2, d->y.dim);
-  const char *mac = ctx_format(c, "static inline %s MAC(%s sum, %s a, %s b)\n{\n  return moecc_add_%s(sum, moecc_mul_%s(a, b));\n}\n",
-                               type, type, type, type, name, name);
-  const char *end = ctx_format(c, "static inline %s END(%s sum, const %s *c, double alpha, double beta)\n{\n"
-                                  "  return (%s)(alpha * (double)sum + (c ? beta * (double)*c : 0.0));\n}\n",
+  const char *mac =
+      ctx_format(c, "static inline %s MAC(%s sum, %s a, %s b)\n{\n  return moecc_add_%s(sum, moecc_mul_%s(a, b));\n}\n",
+                 type, type, type, type, name, name);
+  const char *end = ctx_format(c,
+                               "static inline %s END(%s sum, const %s *c, double alpha, double beta)\n{\n"
+                               "  return (%s)(alpha * (double)sum + (c ? beta * (double)*c : 0.0));\n}\n",
                                type, type, type, type);
   Hole holes[] = {{"T", type}, {0}, {0}, {0}};
   int h = 1;
   if (!dtype_is_float(t)) holes[h++] = (Hole){"MAC", mac};
   if (n->op == OP_GEMM) holes[h++] = (Hole){"END", end};
-  Step *s = low_call(p, n, low_kernel(p, "matmul_any", ctx_format(c, "matmul_%s%s", name, n->op == OP_GEMM ? "_gemm" : ""), holes));
+  Step *s = low_call(
+      p, n, low_kernel(p, "matmul_any", ctx_format(c, "matmul_%s%s", name, n->op == OP_GEMM ? "_gemm" : ""), holes));
   s->macs = batches(d) * d->m * d->n * d->k;
   int64_t table[1 + 3 * MAX_RANK];
   size_t n_table = batch_table(d, table);
   int last = d->y.rank - 1;
   low_read(s, &d->x);
   low_read(s, &d->w);
-  if (d->has_bias) low_read(s, &bias);
-  else low_null(s, t);
+  if (d->has_bias)
+    low_read(s, &bias);
+  else
+    low_null(s, t);
   low_write(s, &y);
   low_table(s, table, n_table);
   low_size(s, batches(d));
@@ -241,7 +249,7 @@ void lower_matmul(Program *p, Node *n) {
   }
   if (d.k == 0) ctx_fail(p->ctx, n, "a product over no elements (k is 0) is not supported");
   if (n->out[0]->dtype != DT_F32 || !scale_bias(p, n, &d)) {
-    lower_any(p, n, &d);
+    if (!gemm_unfused(p, n, lower_matmul)) lower_any(p, n, &d);
     return;
   }
   n = fit_operands(p, n);

@@ -1,9 +1,10 @@
 /* moecc.Moe: route (scores to the k chosen experts and weights of each token), queue (tokens by expert, one counting
- * sort), then the expert loop, whose body is two or three matrix multiplications on an expert's queue: fc1 reads tokens'
- * rows in place, fc2 adds to them. Experts ascend, so that a token's sum has one order.
+ * sort), then the expert loop, whose body is two or three matrix multiplications on an expert's queue: fc1 reads
+ * tokens' rows in place, fc2 adds to them. Experts ascend, so that a token's sum has one order.
  *
- * All of an expert's weights are one unit. Token-major, the loop runs over the (token, expert) pairs as the router wrote
- * them: a token's experts ascend there too, so the bits are the same. The loop's queue_begin is then the expert of each pair.
+ * All of an expert's weights are one unit. Token-major, the loop runs over the (token, expert) pairs as the router
+ * wrote them: a token's experts ascend there too, so the bits are the same. The loop's queue_begin is then the expert
+ * of each pair.
  */
 #include "expr.h"
 #include "gemm.h"
@@ -28,7 +29,8 @@ static const Tensor *expert_tensor(Moe *m, int i) {
   return v ? v->tensor : NULL;
 }
 
-/* ---- routing ------------------------------------------------------------------------------------------------------------ */
+/* ---- routing
+ * ------------------------------------------------------------------------------------------------------------ */
 
 static int64_t gate_number(Moe *m) {
   static const char *const names[] = {"softmax", "topk_softmax", "none"};
@@ -74,7 +76,8 @@ static void queue(Moe *m, const View *expert, const View *weight) {
   low_size(s, m->k);
 }
 
-/* ---- experts ------------------------------------------------------------------------------------------------------------ */
+/* ---- experts
+ * ------------------------------------------------------------------------------------------------------------ */
 
 static void write_bias(const UnitPart *part, int64_t expert, void *dst) {
   int64_t n = part->param[0];
@@ -87,8 +90,10 @@ static void expert_weights(Moe *m, Step *s, int i, int64_t k, int64_t n, Tile ti
   gemm_weight(m->p, s, expert_tensor(m, i), (Matrix){k, n, 1, k, 0}, tile);
   const Tensor *bias = expert_tensor(m, i + 1);
   const int64_t param[6] = {n};
-  if (bias) low_weight(m->p, s, DT_F32, n * 4, bias, write_bias, param, LAYOUT_FLOAT);
-  else low_null(s, DT_F32);
+  if (bias)
+    low_weight(m->p, s, DT_F32, n * 4, bias, write_bias, param, LAYOUT_FLOAT);
+  else
+    low_null(s, DT_F32);
 }
 
 /* The number of rows that a queue has on average decides the tile. */
@@ -99,8 +104,10 @@ static int64_t expected_rows(const Moe *m) {
 
 /* The COMBINE hole of the layer that gives the hidden row (`times`: the one that multiplies it), and its name. */
 static const char *combine(Moe *m, bool times, const char **name) {
-  static const char *const plain[][2] = {{"relu", "vf_max(vf_zero(), sum)"}, {"gelu", "vf_gelu(sum)"},
-                                         {"gelu_tanh", "vf_gelu_tanh(sum)"}, {"silu", "vf_silu(sum)"},
+  static const char *const plain[][2] = {{"relu", "vf_max(vf_zero(), sum)"},
+                                         {"gelu", "vf_gelu(sum)"},
+                                         {"gelu_tanh", "vf_gelu_tanh(sum)"},
+                                         {"silu", "vf_silu(sum)"},
                                          {"identity", "sum"}};
   Ctx *c = m->p->ctx;
   const char *activation = node_string(m->n, "activation", "gelu"), *body = NULL;
@@ -108,12 +115,16 @@ static const char *combine(Moe *m, bool times, const char **name) {
   double limit = node_float(m->n, "limit", INFINITY);
   const char *alpha = expr_number(c, DT_F32, node_float(m->n, "alpha", 1)), *high = expr_number(c, DT_F32, limit);
   if (strcmp(activation, "swiglu") == 0)
-    body = times ? ctx_format(c, "  const vf up = vf_max(vf_set1(%s), vf_min(vf_set1(%s), sum));\n"
-                                 "  return before * (up + vf_set1(%s));\n",
+    body = times ? ctx_format(c,
+                              "  const vf up = vf_max(vf_set1(%s), vf_min(vf_set1(%s), sum));\n"
+                              "  return before * (up + vf_set1(%s));\n",
                               expr_number(c, DT_F32, -limit), high, expr_number(c, DT_F32, node_float(m->n, "beta", 0)))
-                 : ctx_format(c, "  const vf gate = vf_min(vf_set1(%s), sum);\n  (void)before;\n"
-                                 "  return gate * vf_sigmoid(vf_set1(%s) * gate);\n", high, alpha);
-  else if (times) body = "  return sum * before;\n";
+                 : ctx_format(c,
+                              "  const vf gate = vf_min(vf_set1(%s), sum);\n  (void)before;\n"
+                              "  return gate * vf_sigmoid(vf_set1(%s) * gate);\n",
+                              high, alpha);
+  else if (times)
+    body = "  return sum * before;\n";
   for (size_t i = 0; !body && i < sizeof plain / sizeof *plain; i++)
     if (strcmp(activation, plain[i][0]) == 0) body = ctx_format(c, "  (void)before;\n  return %s;\n", plain[i][1]);
   if (!body) ctx_fail(c, m->n, "activation \"%s\" is not known", activation);
@@ -127,14 +138,16 @@ static void first_layer(Moe *m, Step *loop, int i, bool times) {
   const char *mr = ctx_format(c, "%d", tile.mr), *nr = ctx_format(c, "%d", tile.nr), *name;
   const char *function = combine(m, times, &name);
   const Hole holes[] = {{"MR", mr}, {"NR", nr}, {"COMBINE", function}, {0}};
-  Step *s = low_body_call(p, loop, low_kernel(p, "moe_expert_in",
-                                              ctx_format(c, "moe_expert_in_f32_%sx%s_%s", mr, nr, name), holes));
+  Step *s = low_body_call(
+      p, loop, low_kernel(p, "moe_expert_in", ctx_format(c, "moe_expert_in_f32_%sx%s_%s", mr, nr, name), holes));
   s->macs = m->tokens * m->k * m->hidden * m->inner;
   low_read(s, &m->x);
   expert_weights(m, s, i, m->hidden, m->inner, tile);
   low_read(s, &m->token);
-  if (times) low_update(s, &m->inside);
-  else low_write(s, &m->inside);
+  if (times)
+    low_update(s, &m->inside);
+  else
+    low_write(s, &m->inside);
   low_expert(s, EXPERT_BEGIN);
   low_expert(s, EXPERT_COUNT);
   low_size(s, m->x.stride[0]);
@@ -149,7 +162,8 @@ static void last_layer(Moe *m, Step *loop) {
   Tile tile = gemm_tile(p->target, expected_rows(m), m->hidden);
   const char *mr = ctx_format(c, "%d", tile.mr), *nr = ctx_format(c, "%d", tile.nr);
   const Hole holes[] = {{"MR", mr}, {"NR", nr}, {0}};
-  Step *s = low_body_call(p, loop, low_kernel(p, "moe_expert_out", ctx_format(c, "moe_expert_out_f32_%sx%s", mr, nr), holes));
+  Step *s =
+      low_body_call(p, loop, low_kernel(p, "moe_expert_out", ctx_format(c, "moe_expert_out_f32_%sx%s", mr, nr), holes));
   s->macs = m->tokens * m->k * m->hidden * m->inner;
   low_read(s, &m->inside);
   expert_weights(m, s, FC2, m->inner, m->hidden, tile);
@@ -164,9 +178,10 @@ static void last_layer(Moe *m, Step *loop) {
 }
 
 void lower_moe(Program *p, Node *n) {
-  no_expression(p, n);
+  if (gemm_unfused(p, n, lower_moe)) return;
   const Shape *w = &n->in[FC1]->shape;
-  Moe m = {.p = p, .n = n, .k = node_int(n, "k", 1), .experts = w->dim[0].n, .inner = w->dim[1].n, .hidden = w->dim[2].n};
+  Moe m = {
+      .p = p, .n = n, .k = node_int(n, "k", 1), .experts = w->dim[0].n, .inner = w->dim[1].n, .hidden = w->dim[2].n};
   m.tokens = n->in[0]->shape.dim[0].n;
   m.y = low_output(p, n->out[0], NULL);
   if (m.tokens * m.hidden == 0) return;

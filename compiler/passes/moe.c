@@ -2,8 +2,9 @@
  * explains). Needs shapes inferred, constants folded and GELU recognised. Keeps shapes and types of everything; a layer
  * that is not understood stays as it is. Weights are stacked without a second copy where they already lie together.
  *
- * The driver: for each TopK (or ArgMax: the choice of one), facts are made for all that depends on it, in topological order, until one says "the whole
- * layer". Which values a router speaks of is thus never searched for, and layers may overlap in any way. */
+ * The driver: for each TopK (or ArgMax: the choice of one), facts are made for all that depends on it, in topological
+ * order, until one says "the whole layer". Which values a router speaks of is thus never searched for, and layers may
+ * overlap in any way. */
 #include "moe.h"
 #include "recognise.h"
 

@@ -48,8 +48,10 @@ static int64_t live_experts(const Mo *m, const Fact *f, int64_t *live) {
   for (int64_t e = 0; e < m->experts; e++) {
     int64_t slots = 0;
     for (int64_t s = 0; s < m->k; s++) slots += cover_has(m, f->cover, s, e);
-    if (slots == m->k) live[n++] = e;
-    else if (slots || !f->weighted || !never_chosen(m, f->gate.of, e)) return 0;
+    if (slots == m->k)
+      live[n++] = e;
+    else if (slots || !f->weighted || !never_chosen(m, f->gate.of, e))
+      return 0;
   }
   return n >= m->k ? n : 0;
 }
@@ -153,16 +155,16 @@ static Linear *collect(const Mo *m, const Fact *f, const int64_t *live, int64_t 
 static Value *score_columns(const Mo *m, Node *before, Value *scores, const int64_t *live, int64_t n) {
   if (n == m->experts) return scores;
   Value *index = graph_constant_ints(m->g, "experts", 1, n, live);
-  Value *part =
-      insert_value(before, OP_GATHER, DT_F32, shape_of(2, (const int64_t[]){m->tokens, n}), 2, scores, index);
+  Value *part = insert_value(before, OP_GATHER, DT_F32, shape_of(2, (const int64_t[]){m->tokens, n}), 2, scores, index);
   node_set_int(part->producer, "axis", 1);
   return part;
 }
 
 bool moe_build(Mo *m, Value *v, const Fact *f) {
   int64_t *live = ctx_array(m->c, (size_t)m->experts, sizeof *live), n = live_experts(m, f, live);
-  const Body *body = fact_body(f, live[0]);
-  int64_t hidden = body ? shape_count(&body->x->shape) / m->tokens : 0;
+  const Body *body = n ? fact_body(f, live[0]) : NULL;
+  if (!body) return false;
+  int64_t hidden = shape_count(&body->x->shape) / m->tokens;
   const char *reason = unlike(f, live, n, hidden);
   if (!reason && m->scores->dtype != DT_F32) reason = "its scores are not of type float";
   if (reason) {
@@ -171,7 +173,8 @@ bool moe_build(Mo *m, Value *v, const Fact *f) {
   }
   if (!m->memo) return true;
   Node *before = v->producer;
-  Gate gate = f->weighted ? f->gate : (Gate){GATE_TOPK_SOFTMAX, m->scores, m->scores, false}; /* k is 1: so is the weight */
+  Gate gate =
+      f->weighted ? f->gate : (Gate){GATE_TOPK_SOFTMAX, m->scores, m->scores, false}; /* k is 1: so is the weight */
   MoeLayer l = {.x = body->x, .tokens = m->tokens, .hidden = hidden, .experts = n, .k = m->k, .scale = f->scale};
   l.scores = score_columns(m, before, score_matrix(m, before, gate.of), live, n);
   l.gate = gate.kind;

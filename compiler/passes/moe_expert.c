@@ -351,6 +351,7 @@ static Fact *read_stack(Mo *m, const Node *n, int depth) {
     by[i] = f->one;
     first = first ? first : f;
   }
+  if (!first) return NULL;
   Fact *r = fact_copy(m, first);
   r->axes = (Axes){0};
   axes_add_part(&r->axes, &first->axes, 0, start[axis]);

@@ -1,4 +1,4 @@
-/* Shape rules of operators that slide a window or resample: Conv, ConvTranspose, pools, Resize.
+/* Shape rules of operators that slide a window or resample: Conv, ConvTranspose, pools, Resize, GridSample, Col2Im.
  *
  * The rules also make the window explicit: afterwards the node has kernel_shape, strides, dilations and pads (and
  * ConvTranspose output_padding) in full and no auto_pad or output_shape, so that nobody else needs to know those.
@@ -93,9 +93,10 @@ static bool auto_pad(const Node *n, Window *w, int64_t *out) {
 }
 
 /* How many positions a window has; with ceil_mode also the last, partial one unless it would begin in the end padding.
- */
+ * That may be the only one, of a window larger than the picture. */
 static int64_t positions(const Node *n, const Window *w, int i, bool ceil_mode) {
   int64_t room = w->in[i] + w->pad[i] + w->pad[w->n + i] - effective(w, i);
+  if (room < 0 && ceil_mode && -room < w->stride[i]) return 1;
   if (room < 0)
     shape_error(n,
                 "the window of %" PRId64 " (dilated) does not fit %" PRId64 " elements padded by %" PRId64
@@ -203,6 +204,57 @@ bool infer_global_pool(Node *n) {
   need_rank_within(n, 0, 3, MAX_RANK);
   Shape s = *input_shape(n, 0);
   for (int i = 2; i < s.rank; i++) s.dim[i] = dim_of(1);
+  set_output(n, 0, n->in[0]->dtype, &s);
+  return true;
+}
+
+bool infer_grid_sample(Node *n) {
+  need_rank_within(n, 0, 3, 5);
+  Shape s = *input_shape(n, 0);
+  const Shape *grid = input_shape(n, 1);
+  need_rank(n, 1, s.rank);
+  if (!dtype_is_float(n->in[1]->dtype) || !dim_equal(grid->dim[0], s.dim[0]) || !dim_is(grid->dim[s.rank - 1], s.rank - 2))
+    shape_error(n, "the grid %s does not fit %s: it holds %d numbers for each place of each sample", input_text(n, 1),
+                input_text(n, 0), s.rank - 2);
+  for (int i = 2; i < s.rank; i++)
+    if (dim_is(s.dim[i], 0)) shape_error(n, "there is nothing to sample: %s", input_text(n, 0));
+  for (int i = 2; i < s.rank; i++) s.dim[i] = grid->dim[i - 1];
+  set_output(n, 0, n->in[0]->dtype, &s);
+  return true;
+}
+
+/* Constant sizes of one to three axes, each 1 … MAX_EXTENT. */
+static bool read_sizes(const Node *n, int i, int64_t size[MAX_SPATIAL], int *count) {
+  need_rank(n, i, 1);
+  if (!input_ints(n, i, size, 3, count)) return false;
+  for (int a = 0; a < *count; a++)
+    if (size[a] < 1 || size[a] > MAX_EXTENT)
+      shape_error(n, "input %d holds %" PRId64 ": it must be 1 to %d", i, size[a], MAX_EXTENT);
+  return true;
+}
+
+/* The attributes become explicit here, too. */
+bool infer_col2im(Node *n) {
+  need_rank(n, 0, 3);
+  Window w = {0};
+  const Shape *x = input_shape(n, 0);
+  int axes;
+  int64_t blocks = 1, block = 1;
+  if (!read_sizes(n, 1, w.in, &w.n) || !read_sizes(n, 2, w.kernel, &axes)) return false;
+  if (axes != w.n || w.n < 1) shape_error(n, "the picture has %d axes and the block %d", w.n, axes);
+  window_ints(n, "strides", w.n, 1, 1, w.stride);
+  window_ints(n, "dilations", w.n, 1, 1, w.dilation);
+  window_ints(n, "pads", 2 * w.n, 0, 0, w.pad);
+  bool fits = !x->dim[1].sym;
+  for (int i = 0; i < w.n && fits; i++)
+    fits = size_mul(block, w.kernel[i], &block) && size_mul(blocks, positions(n, &w, i, false), &blocks);
+  if (!fits || x->dim[1].n % block != 0 || !dim_is(x->dim[2], blocks))
+    shape_error(n, "%s does not hold %" PRId64 " blocks of %" PRId64 " elements", input_text(n, 0), blocks, block);
+  keep_ints(n, "strides", w.n, w.stride);
+  keep_ints(n, "dilations", w.n, w.dilation);
+  keep_ints(n, "pads", 2 * w.n, w.pad);
+  Shape s = {.rank = 2 + w.n, .dim = {x->dim[0], dim_of(x->dim[1].n / block)}};
+  for (int i = 0; i < w.n; i++) s.dim[2 + i] = dim_of(w.in[i]);
   set_output(n, 0, n->in[0]->dtype, &s);
   return true;
 }

@@ -61,7 +61,8 @@ static const char *layer_name(Layers *l, const char *scope) {
   const char *path = label_beyond(scope, l->root);
   if (l->segment->tasks & (l->segment->tasks - 1)) path = label_shared(c, l->program->graph, path);
   const char *name = name_identifier(c, *path ? path : "layer");
-  if (strncmp(name, "unit_", 5) == 0) name = ctx_format(c, "layer_%s", name); /* unit_… are the weights' names */
+  /* unit_… are the weights' names */
+  if (strncmp(name, "unit_", 5) == 0 || name_in_library(name)) name = ctx_format(c, "layer_%s", name);
   return name_unique(l->names, name);
 }
 
@@ -128,6 +129,9 @@ void schedule_segments(Program *p, Schedule *s) {
   }
   s->root = common_root(p);
   Layers l = {.program = p, .names = names_new(p->ctx), .root = s->root};
+  static const char *const own[] = {"network", "arena_bytes"}; /* of N.c */
+  name_unique(l.names, p->graph->name);
+  for (size_t i = 0; i < sizeof own / sizeof *own; i++) name_unique(l.names, own[i]);
   for (size_t i = 0; i < p->n_kernels; i++) name_unique(l.names, p->kernel[i]->name);
   for (size_t i = 0; i < s->n_segments; i++) {
     l.segment = &s->segment[i];

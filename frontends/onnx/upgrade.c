@@ -222,6 +222,13 @@ static bool cast(RawNode *n) {
   return false;
 }
 
+static bool grid_sample(RawNode *n) {
+  const char *mode = raw_string(n, "mode", "bilinear");
+  const char *now = strcmp(mode, "bilinear") == 0 ? "linear" : strcmp(mode, "bicubic") == 0 ? "cubic" : mode;
+  raw_set_attr(n, (Attr){.name = "mode", .kind = ATTR_STRING, .s = now});
+  return true;
+}
+
 /* ---- the table ---- */
 
 static const struct {
@@ -237,6 +244,7 @@ static const struct {
     {"Constant", 7, OPSET_NEWEST, constant},
     {"Dropout", 7, OPSET_NEWEST, dropout},
     {"Einsum", 12, OPSET_NEWEST, compose_einsum},
+    {"GridSample", 16, 19, grid_sample},
     {"GroupNormalization", 18, 20, group_norm},
     {"LogSoftmax", 7, 12, softmax},
     {"LpNormalization", 7, OPSET_NEWEST, compose_lp_normalization},

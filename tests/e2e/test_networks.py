@@ -30,14 +30,6 @@ def names() -> list[str]:
 NAMES = names()
 
 
-@pytest.fixture(scope="session")
-def models(request: pytest.FixtureRequest) -> Path:
-    """The folder of generated networks, made once and kept beside the compiler."""
-    folder = Path(request.config.getoption("--moecc")).resolve().parent / "test-models"
-    subprocess.run([sys.executable, str(GENERATOR), "--out", str(folder)], check=True)
-    return folder
-
-
 def verify(moecc: Path, model: Path, *options: str, compiler: str | None = None) -> str:
     environment = dict(os.environ)
     if compiler:

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
-import pytest
-
 import make_faults
+import pytest
 import run
 
-HERE = Path(__file__).resolve().parent
+PLACE = tempfile.TemporaryDirectory(prefix="moecc-faults-")
+FOLDER = Path(PLACE.name)
+for build in make_faults.BUILDERS:
+    build(FOLDER)
+RUNS = [
+    pytest.param(case, command, id=f"{case.number}-{case.name}-{command}")
+    for case in make_faults.CASES
+    for command in case.commands
+]
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The models, as they are made for cases()."""
-    place = tmp_path_factory.mktemp("faults")
-    for build in make_faults.BUILDERS:
-        build(place)
-    return place
-
-
-def cases() -> list[tuple[str, str]]:
-    """Name and command of each case: what make_faults.py prints for a folder of its own."""
-    listing = subprocess.run([sys.executable, str(HERE / "run.py"), "--list"], capture_output=True, text=True, check=True)
-    return [(name, command) for name, command in (line.split() for line in listing.stdout.splitlines())]
+@pytest.mark.parametrize(("case", "command"), RUNS)
+def test_fault(moecc: Path, case: make_faults.Case, command: str) -> None:
+    assert run.faults(asdict(case), command, str(moecc.resolve()), FOLDER) == []

@@ -28,6 +28,7 @@ MOST_REFUSED = 120
 CONSTANT_OPERANDS: dict[str, tuple[int, ...]] = {
     "BlackmanWindow": (0,),
     "CenterCropPad": (1,),
+    "Col2Im": (1, 2),
     "ConstantOfShape": (0,),
     "CumSum": (1,),
     "Expand": (1,),

@@ -17,11 +17,10 @@ import sys
 from pathlib import Path
 
 import onnx
-from onnx import TensorProto, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
-
 from moe_layer import CASES, OPSET, Array, Builder, Layer, Spelling, make_weights, reference, write_data
 from moe_spellings import NEGATIVE
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 # ---- writing and checking
 

@@ -60,7 +60,8 @@ class Weights:
 
 def softmax(x: Array) -> Array:
     e: Array = np.exp(x - x.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
+    total: Array = e.sum(-1, keepdims=True)
+    return e / total
 
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {

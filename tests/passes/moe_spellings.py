@@ -9,9 +9,8 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper
-
 from moe_layer import OPSET, Array, Builder, Spelling, case
+from onnx import TensorProto, helper, numpy_helper
 
 # ---- every expert computed and masked
 
@@ -65,10 +64,7 @@ def dense_one_hot(b: Builder) -> str:
     hot = b("OneHot", index, b.layer.experts, np.asarray([0, 1], np.float32), axis=-1)
     mask = b("ReduceSum", b("Mul", hot, b("Unsqueeze", top, [-1])), [1], keepdims=0)
     return b.sum(
-        [
-            b("Mul", b("Unsqueeze", b("Gather", mask, e, axis=-1), [-1]), b.expert(e, "x"))
-            for e in range(b.layer.experts)
-        ]
+        [b("Mul", b("Unsqueeze", b("Gather", mask, e, axis=-1), [-1]), b.expert(e, "x")) for e in range(b.layer.experts)]
     )
 
 
@@ -231,9 +227,7 @@ def dense_experts_first(b: Builder) -> str:
     scores = b("Transpose", b.scores(), perm=[1, 0])
     top, index = b.op("TopK", scores, [b.layer.k], outputs=2, axis=0)
     mask = b("ScatterElements", b.zeros(b.layer.experts, b.layer.tokens), index, top, axis=0)
-    return b.sum(
-        [b("Mul", b("Unsqueeze", b("Gather", mask, e), [1]), b.expert(e, "x")) for e in range(b.layer.experts)]
-    )
+    return b.sum([b("Mul", b("Unsqueeze", b("Gather", mask, e), [1]), b.expert(e, "x")) for e in range(b.layer.experts)])
 
 
 def all_experts(b: Builder) -> str:
@@ -370,9 +364,7 @@ def routed_any_slot(b: Builder) -> str:
         token = b("Squeeze", b("NonZero", hit), [0])
         y = b.expert(e, b("Gather", "x", token))
         weight = b("Gather", b("Gather", mask, e, axis=1), token)
-        out = b(
-            "ScatterND", out, b("Unsqueeze", token, [-1]), b("Mul", y, b("Unsqueeze", weight, [-1])), reduction="add"
-        )
+        out = b("ScatterND", out, b("Unsqueeze", token, [-1]), b("Mul", y, b("Unsqueeze", weight, [-1])), reduction="add")
     return out
 
 

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import onnx
 import torch
-from torch import nn
-
 from moe_layer import MARGIN, OPSET, write_data
+from torch import nn
 
 
 class Expert(nn.Module):
