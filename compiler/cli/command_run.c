@@ -81,7 +81,7 @@ static const char *driver_input(Options *o, const Graph *g, const char *given, c
   bool proto = ends_with(path, ".pb");
   if (!g && !proto) ctx_fail_status(c, EXIT_USAGE, "an emitted folder takes .npy and .pb; for pictures give the model itself");
   const char *npy = ctx_format(c, "%s/in%zu.npy", temporary, index);
-  npy_write(c, npy, proto ? onnx_read_tensor(c, path, NULL) : picture_tensor(o, g, find_input(o, g, name), path));
+  npy_write(c, npy, proto ? tensor_read(o, path) : picture_tensor(o, g, find_input(o, g, name), path));
   return ctx_format(c, "%s=%s", name, npy);
 }
 

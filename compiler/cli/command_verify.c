@@ -126,7 +126,7 @@ static void judge_outputs(Verify *v, const DataSet *s, SetResult *r, const char 
   Ctx *c = v->c;
   for (size_t j = 0; j < v->model->n_outputs; j++) {
     const char *name = v->model->outputs[j]->name, *path = data_set_output(c, s, j);
-    Tensor *expected = path ? onnx_read_tensor(c, path, NULL) : NULL;
+    Tensor *expected = path ? tensor_read(v->o, path) : NULL;
     bool skipped = false;
     for (size_t t = 0; t < v->model->n_tasks; t++) {
       const char *file = tasks >> t & 1 ? file_of(v, t, name) : NULL;
@@ -171,7 +171,7 @@ static LayerResults run_layers(Verify *v, const DataSet *s) {
 static void run_set(Verify *v, DataSet *s) {
   SetResult r = {.name = s->name};
   progress_step("running %s", s->name);
-  data_set_read(v->c, s, v->model, v->run.graph);
+  data_set_read(v->o, s, v->model, v->run.graph);
   const char *folder = run_on(v, &v->run, s, v->folder, v->o->threads);
   uint64_t tasks = tasks_meant(v, s);
   judge_outputs(v, s, &r, folder, tasks);

@@ -13,6 +13,13 @@ bool is_folder(const char *path) {
   return stat(path, &s) == 0 && S_ISDIR(s.st_mode);
 }
 
+Tensor *tensor_read(Options *o, const char *path) {
+  ctx_set_file(o->ctx, path);
+  Tensor *t = onnx_read_tensor(o->ctx, path, NULL);
+  ctx_set_file(o->ctx, o->argument[0]);
+  return t;
+}
+
 Runnable runnable_build(Ctx *c, Graph *g, const CompileOptions *compile, EngineKind kind) {
   CompileOptions o = *compile;
   Runnable r = {.ctx = c, .graph = g, .has_all = g->n_tasks > 1};

@@ -16,6 +16,7 @@ typedef struct {
 } Runnable;
 
 bool is_folder(const char *path);
+Tensor *tensor_read(Options *o, const char *path); /* a .pb; messages name the file, and after that the model again */
 /* Compiles the model, unless it is a folder that was compiled before, and builds its driver. */
 Runnable runnable_open(Options *o, const char *model_or_folder);
 /* The same for a graph after its passes; compile->out is chosen here. */

@@ -15,7 +15,7 @@ typedef struct {
 /* The data sets of a folder in ONNX's layout: test_data_set_N in order of N, or the folder itself. */
 DataSet *data_sets_find(Ctx *c, const char *folder, size_t *n);
 /* Reads the inputs and checks their types and shapes. What `graph` (after the passes) takes must be there. */
-void data_set_read(Ctx *c, DataSet *s, const Graph *model, const Graph *graph);
+void data_set_read(Options *o, DataSet *s, const Graph *model, const Graph *graph);
 const char *data_set_output(Ctx *c, const DataSet *s, size_t output); /* path of an expected output; NULL: not there */
 const char *tensor_text(Ctx *c, const Tensor *t);                      /* "f32[1,3,64,64]" */
 

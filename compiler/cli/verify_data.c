@@ -77,7 +77,8 @@ static bool fits(const Tensor *t, const Value *v) {
   return true;
 }
 
-void data_set_read(Ctx *c, DataSet *s, const Graph *model, const Graph *graph) {
+void data_set_read(Options *o, DataSet *s, const Graph *model, const Graph *graph) {
+  Ctx *c = o->ctx;
   s->input = ctx_array(c, model->n_inputs + 1, sizeof *s->input);
   for (size_t i = 0; i < model->n_inputs; i++) {
     const char *path = ctx_format(c, "%s/input_%zu.pb", s->folder, i);
@@ -86,7 +87,7 @@ void data_set_read(Ctx *c, DataSet *s, const Graph *model, const Graph *graph) {
     const char *what = ctx_format(c, "input %zu of the model, \"%s\" %s", i, v->name, shape_text(c, v->dtype, &v->shape));
     if (!exists(path) && taken) ctx_fail(c, NULL, "%s is missing: %s", path, what);
     if (!exists(path)) continue; /* every task binds it */
-    s->input[i] = onnx_read_tensor(c, path, NULL);
+    s->input[i] = tensor_read(o, path);
     if (!fits(s->input[i], v)) ctx_fail(c, NULL, "%s is %s, but it is for %s", path, tensor_text(c, s->input[i]), what);
   }
 }

@@ -10,6 +10,7 @@
  * every value has a type, and a shape of numbers or bounded symbols; nodes of constants are folded; windows are
  *         explicit (see shapes_window.c); CastLike is Cast
  */
+#include "recognise.h"
 #include "shapes.h"
 
 #include <inttypes.h>
@@ -232,15 +233,23 @@ void infer_shapes(Graph *g) {
   ctx_stop_on_errors(g->ctx);
 }
 
+/* Where a dimension stops being a number: none of the node's operands has such a dimension already. */
+static bool is_origin(const Node *n) {
+  for (int i = 0; i < n->n_in; i++)
+    if (n->in[i] && !shape_known(&n->in[i]->shape)) return false;
+  return true;
+}
+
 void check_static(Graph *g) {
   for (Node *n = g->first; n; n = n->next)
     for (int i = 0; i < n->n_out; i++) {
       const Value *v = n->out[i];
-      if (!v || shape_known(&v->shape)) continue;
+      if (!v || shape_known(&v->shape) || !is_origin(n)) continue;
+      const char *why = moe_why_not(n);
       ctx_report(g->ctx, n,
                  "the number of elements of \"%s\" %s is decided by values at run time; this is supported only "
-                 "inside a mixture of experts that the compiler recognises",
-                 v->name, shape_text(g->ctx, v->dtype, &v->shape));
+                 "inside a mixture of experts that the compiler recognises%s%s",
+                 v->name, shape_text(g->ctx, v->dtype, &v->shape), why ? ", and here it does not: " : "", why ? why : "");
     }
   ctx_stop_on_errors(g->ctx);
 }
