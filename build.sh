@@ -171,9 +171,10 @@ sanitize() {
 }
 
 fuzz() {
-  need "${build_packages[@]}" libcmocka-dev "${fuzz_packages[@]}"
+  test_tools
+  need "${fuzz_packages[@]}"
   make_preset fuzz "-DCMAKE_C_COMPILER=$(first_of clang-19 clang)"
-  tests/fuzz/run.sh build-fuzz "${1:-60}"
+  tests/fuzz/run.sh build-fuzz "${1:-60}" "$venv/bin/python"
 }
 
 coverage() {

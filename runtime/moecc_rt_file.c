@@ -4,6 +4,9 @@
  * computes, and wait reads it, whatever interrupts or shortens a read. For waits that can time out, or a system that
  * does not read ahead, put moecc_loader_start (moecc_rt_threads.c) in front.
  */
+#if !defined(_GNU_SOURCE) && !defined(_POSIX_C_SOURCE)
+#define _POSIX_C_SOURCE 200809L
+#endif
 #define _FILE_OFFSET_BITS 64
 #include "moecc_rt.h"
 

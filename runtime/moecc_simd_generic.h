@@ -113,7 +113,7 @@ static inline vf vf_round(vf x) {
 static inline vi vi_round(vf x) { return (int32_t)vf_round(x); }
 static inline vf vf_scale(vf x, vf n) {
   int32_t k = (int32_t)n, half = k >> 1;
-  return x * vf_of_bits((half + 127) << 23) * vf_of_bits((k - half + 127) << 23);
+  return x * vf_of_bits((vi)((uint32_t)(half + 127) << 23)) * vf_of_bits((vi)((uint32_t)(k - half + 127) << 23));
 }
 /* x 2^n for x in (1/2, 2) and whole n in [-126, 126], cheaper. */
 static inline vf vf_scale_near(vf x, vf n) { return vf_of_bits((vi)((uint32_t)vf_bits(x) + ((uint32_t)(int32_t)n << 23))); }

@@ -1,6 +1,6 @@
 /* moecc inspect: what a model is, and how the compiler understands it. */
 #include "cli/cli.h"
-#include "cli/json.h"
+#include "io/json.h"
 
 #include <string.h>
 

@@ -69,7 +69,7 @@ static void add_kernel(Text *t, const Kernel *k) { text_add(t, "%s%s", t->len ? 
 const char *kernels_of(const Runnable *r, const Node *n) {
   Text t = {.ctx = r->ctx};
   for (const Step *s = r->program->first; s; s = s->next) {
-    if (s->node != n) continue;
+    if (s->node->id != n->id) continue; /* not always the same struct: lowering copies nodes to change their scope */
     if (s->kind == STEP_CALL) add_kernel(&t, s->kernel);
     for (size_t i = 0; i < s->n_body; i++) add_kernel(&t, s->body[i].kernel);
   }
@@ -78,7 +78,7 @@ const char *kernels_of(const Runnable *r, const Node *n) {
 
 static bool has_kernels(const Runnable *r, const Node *n) {
   for (const Step *s = r->program->first; s; s = s->next)
-    if (s->node == n) return true;
+    if (s->node->id == n->id) return true;
   return false;
 }
 

@@ -1,5 +1,5 @@
 /* What verify says: lines as it goes, or one JSON object at the end. */
-#include "cli/json.h"
+#include "io/json.h"
 #include "cli/verify.h"
 
 static const char *task_names(const Report *r, uint64_t tasks) {

@@ -4,7 +4,7 @@
 
 #include "emit/emit.h"
 
-/* A table of numbers that the function declares. */
+/* A table of numbers: in the function that uses it, or, long, at the end of the file. */
 typedef struct {
   const int64_t *number;
   size_t n;

@@ -64,7 +64,11 @@ const Port *port_of_value(const Emission *e, const Value *v); /* of a graph inpu
 
 /* emit/segment.c: a segment's units, its layers, and what calls them; emit/layer.c: a layer's function */
 void emit_segment(Emission *e, Text *t, size_t segment);
-void emit_layer(Emission *e, Text *t, const Segment *segment, const Layer *l);
+/* Long tables of numbers go to the end of the file, `late`, and are announced in front of the layers, `early`. */
+typedef struct {
+  Text early, late;
+} FileTables;
+void emit_layer(Emission *e, Text *t, FileTables *tables, const Segment *segment, const Layer *l);
 const char *segment_function(Emission *e, size_t segment);
 const char *segment_region(Emission *e, size_t segment); /* the frame's field that says where its values are */
 

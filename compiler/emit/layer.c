@@ -48,20 +48,27 @@ static void declare(void *self, Storage *s, bool writes) {
               ctx_format(c, "/* %s */", contents(f, s)));
 }
 
-static void declare_table(Function *f, const Table *table) {
+enum { LONG_TABLE = 32 }; /* numbers from which on a table would be in the reader's way */
+
+static void declare_table(Function *f, FileTables *tables, Table *table) {
+  bool far = table->n > LONG_TABLE;
+  if (far) {
+    table->name = ctx_format(f->e->ctx, "%s_%s_table", f->layer->name, table->name);
+    line_add(&tables->early, "static const int64_t %s[%zu];", table->name, table->n);
+  }
   Text t = {.ctx = f->e->ctx};
-  text_add(&t, "  static const int64_t %s[] = {", table->name);
+  text_add(&t, "%sstatic const int64_t %s[] = {", far ? "" : "  ", table->name);
   for (size_t i = 0; i < table->n; i++) text_add(&t, "%s%lld", i ? ", " : "", (long long)table->number[i]);
-  line_add(f->out, "%s};", t.text);
+  line_add(far ? &tables->late : f->out, "%s};", t.text);
 }
 
-static void declare_all(Function *f) {
+static void declare_all(Function *f, FileTables *tables) {
   Declarations d = {.f = f, .lines = {.ctx = f->e->ctx}};
   const Layer *l = f->layer;
   for (size_t i = 0; i < l->n_steps; i++) step_storages(l->step[i], declare, &d);
   columns_write(&d.lines, f->out);
   for (size_t i = 0; i < l->n_steps; i++) call_collect_tables(f, l->step[i]);
-  for (size_t i = 0; i < f->n_tables; i++) declare_table(f, &f->table[i]);
+  for (size_t i = 0; i < f->n_tables; i++) declare_table(f, tables, &f->table[i]);
   if (call_uses_weights(l, &f->floats))
     text_add(f->out, "  const %s *w;\n  moecc_status status;\n", f->floats ? "float" : "unsigned char");
 }
@@ -222,12 +229,12 @@ static bool uses_context(const Layer *l) {
   return false;
 }
 
-void emit_layer(Emission *e, Text *t, const Segment *segment, const Layer *l) {
+void emit_layer(Emission *e, Text *t, FileTables *tables, const Segment *segment, const Layer *l) {
   Function f = {.e = e, .out = t, .names = names_of_layer(e), .segment = segment, .layer = l, .indent = 2};
   f.local = ctx_array(e->ctx, e->program->n_storage + 1, sizeof *f.local);
   text_add(t, "\n/* %s */\n", *l->scope ? text_harmless(e->ctx, l->scope) : "What belongs to no layer in particular.");
   line_add(t, "static moecc_status %s(%s *m, const %s_frame *f) {", l->name, e->name, e->name);
-  declare_all(&f);
+  declare_all(&f, tables);
   if (!uses_context(l)) text_add(t, "  (void)m;\n");
   const char *before = "";
   for (size_t i = 0; i < l->n_steps; i++) {

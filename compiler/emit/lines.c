@@ -81,8 +81,9 @@ static void break_line(Text *t, const char *line) {
     break_comment(t, line, line[indent] == '*' ? indent - 1 : indent);
     return;
   }
-  if (strlen(line) > LINE_COLUMNS && break_initialiser(t, line, indent)) return;
-  while (column + strlen(line) > LINE_COLUMNS) {
+  bool directive = line[indent] == '#'; /* ends with its line */
+  if (strlen(line) > LINE_COLUMNS && !directive && break_initialiser(t, line, indent)) return;
+  while (!directive && column + strlen(line) > LINE_COLUMNS) {
     const char *end = find_break(line + (column ? 0 : indent), column ? column : indent, &open);
     if (!end) break;
     text_write(t, line, (size_t)(end + 1 - line));

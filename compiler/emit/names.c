@@ -41,17 +41,7 @@ static const char *const reserved[] = {
     "typeof", "union", "unix", "unsigned", "using", "virtual", "void", "volatile", "wchar_t", "while", "xor", "xor_eq",
     /* what emitted functions use themselves, and what headers may define */
     "m", "f", "w", "e", "next", "begin", "count", "first", "status", "vf", "main", "NULL", "errno", "stdin", "stdout",
-    "stderr", "size_t", "memcpy", "memset", "memmove", "I", "near", "far",
-    /* functions of the C library that compilers know, in one word */
-    "abort", "abs", "acos", "acosh", "alloca", "asin", "asinh", "atan", "atan2", "atanh", "atexit", "bcmp", "bcopy",
-    "bzero", "cabs", "calloc", "carg", "cbrt", "ceil", "cimag", "clog", "conj", "copysign", "cos", "cosh", "creal",
-    "div", "drem", "erf", "erfc", "exit", "exp", "exp10", "exp2", "expm1", "fabs", "fdim", "ffs", "floor", "fma",
-    "fmax", "fmin", "fmod", "fork", "free", "frexp", "gamma", "hypot", "index", "isalnum", "isalpha", "isdigit",
-    "ispunct", "isspace", "j0", "j1", "jn", "labs", "ldexp", "lgamma", "llabs", "log", "log10", "log1p", "log2", "logb",
-    "lrint", "lround", "malloc", "modf", "nan", "nearbyint", "nextafter", "pow", "pow10", "printf", "putchar", "puts",
-    "rand", "random", "realloc", "remainder", "remquo", "rindex", "rint", "round", "scalb", "scalbn", "scanf",
-    "signbit", "significand", "sin", "sinh", "sqrt", "strcat", "strchr", "strcmp", "strcpy", "strdup", "strlen",
-    "strstr", "tan", "tanh", "tgamma", "time", "tolower", "toupper", "trunc", "write", "y0", "y1", "yn"};
+    "stderr", "size_t", "memcpy", "memset", "memmove", "I", "near", "far"};
 
 static bool is_reserved(const char *name) {
   for (size_t i = 0; i < sizeof reserved / sizeof *reserved; i++)

@@ -32,18 +32,53 @@ static const char library[] =
 
 static bool is_word(char c) { return isalnum((unsigned char)c) || c == '_'; }
 
-/* Does the text contain the identifier? */
-static bool contains(const char *text, const char *name) {
+static bool is_at(const char *text, const char *p, const char *name, size_t n) {
+  return strncmp(p, name, n) == 0 && (p == text || !is_word(p[-1])) && !is_word(p[n]);
+}
+
+/* The end of a comment, a literal or a preprocessor line that begins at p; p itself where none does. */
+static const char *skip_aside(const char *text, const char *p) {
+  if (p[0] == '/' && p[1] == '*') {
+    const char *end = strstr(p + 2, "*/");
+    return end ? end + 2 : p + strlen(p);
+  }
+  if (*p == '#' && (p == text || p[-1] == '\n')) return p + strcspn(p, "\n");
+  if (*p != '"' && *p != '\'') return p;
+  const char *end = p + 1;
+  while (*end && *end != *p) end += *end == '\\' && end[1] ? 2 : 1;
+  return *end ? end + 1 : end;
+}
+
+/* Does the text of a C file say the identifier outside of functions, or as an enumerator? */
+static bool declares(const char *text, const char *name) {
   size_t n = strlen(name);
-  for (const char *p = strstr(text, name); p; p = strstr(p + 1, name))
-    if ((p == text || !is_word(p[-1])) && !is_word(p[n])) return true;
+  int depth = 0;
+  bool is_enum = false;
+  for (const char *p = text; *p;) {
+    const char *behind = skip_aside(text, p);
+    if (behind > p) {
+      p = behind;
+      continue;
+    }
+    if (!depth && is_at(text, p, "enum", 4)) is_enum = true;
+    if (!depth && *p == ';') is_enum = false;
+    depth += (*p == '{' && !is_enum) || *p == '(';
+    depth -= (*p == '}' && !is_enum) || *p == ')';
+    if (!depth && is_at(text, p, name, n)) return true;
+    p++;
+  }
   return false;
 }
 
-bool name_in_library(const char *name) { return contains(library, name); }
+bool name_in_library(const char *name) {
+  size_t n = strlen(name);
+  for (const char *p = strstr(library, name); p; p = strstr(p + 1, name))
+    if (is_at(library, p, name, n)) return true;
+  return false;
+}
 
 const char *network_name(Ctx *c, const char *text) {
   const char *name = name_identifier(c, text);
   const EmbeddedFile *driver = embedded_find("codegen_templates/driver/main.c");
-  return name_in_library(name) || (driver && contains(driver->text, name)) ? ctx_format(c, "%s_net", name) : name;
+  return name_in_library(name) || (driver && declares(driver->text, name)) ? ctx_format(c, "%s_net", name) : name;
 }

@@ -1,23 +1,10 @@
 /* report.json: what each task costs (work, flash, memory, bytes loaded), where its memory goes, and its schedule. */
 #include "emit/emit.h"
+#include "io/json.h"
 
 #include <string.h>
 
-static const char *quoted(Ctx *c, const char *s) {
-  Text t = {.ctx = c};
-  text_add(&t, "\"");
-  for (; s && *s; s++) {
-    unsigned char ch = (unsigned char)*s;
-    if (ch == '"' || ch == '\\')
-      text_add(&t, "\\%c", ch);
-    else if (ch < 32 || ch == 127)
-      text_add(&t, "\\u%04x", ch);
-    else
-      text_write(&t, s, 1);
-  }
-  text_add(&t, "\"");
-  return t.text;
-}
+static const char *quoted(Ctx *c, const char *text) { return json_text(c, text ? text : ""); }
 
 /* ---- a task's figures ---- */
 
@@ -81,11 +68,10 @@ static void add_queues(Emission *e, Text *t, size_t task) {
   text_add(t, "      \"queues\": [");
   for (const Step *s = e->program->first; s; s = s->next) {
     if (s->kind != STEP_EXPERTS || !in_task(s, task)) continue;
-    text_add(
-        t,
-        "%s\n        {\"layer\": %s, \"node\": %s, \"experts\": %lld, \"entries\": %lld, \"bytes_per_expert\": %llu}",
-        first ? "" : ",", quoted(e->ctx, s->layer), quoted(e->ctx, s->node->name), (long long)s->experts,
-        (long long)s->queue_entries, (unsigned long long)e->pack[s->unit->id].bytes);
+    text_add(t, "%s\n        {\"layer\": %s, \"node\": %s, ", first ? "" : ",", quoted(e->ctx, s->layer),
+             quoted(e->ctx, s->node->name));
+    text_add(t, "\"unit_id\": %d, \"experts\": %lld, \"entries\": %lld, \"bytes_per_expert\": %llu}", s->unit->id,
+             (long long)s->experts, (long long)s->queue_entries, (unsigned long long)e->pack[s->unit->id].bytes);
     first = false;
   }
   text_add(t, "%s],\n", first ? "" : "\n      ");

@@ -59,10 +59,14 @@ void emit_segment(Emission *e, Text *t, size_t segment) {
   const Segment *s = &e->schedule->segment[segment];
   text_add(t, "\n");
   emit_units(e, t, s);
-  for (size_t i = 0; i < s->n_layers; i++) emit_layer(e, t, s, &s->layer[i]);
-  text_add(t, "\n");
+  Text layers = {.ctx = e->ctx};
+  FileTables tables = {.early = {.ctx = e->ctx}, .late = {.ctx = e->ctx}};
+  for (size_t i = 0; i < s->n_layers; i++) emit_layer(e, &layers, &tables, s, &s->layer[i]);
+  if (tables.early.len) text_add(t, "\n/* Long tables, which stand behind the functions. */\n%s", tables.early.text);
+  text_add(t, "%s\n", layers.len ? layers.text : "");
   line_add(t, "moecc_status %s(%s *m, const %s_frame *f) {", segment_function(e, segment), e->name, e->name);
   for (size_t i = 0; i < s->n_layers; i++)
     line_add(t, i ? "  if (!status) status = %s(m, f);" : "  moecc_status status = %s(m, f);", s->layer[i].name);
   text_add(t, "  return status;\n}\n");
+  if (tables.late.len) text_add(t, "\n%s", tables.late.text);
 }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -77,15 +79,9 @@ def dense() -> onnx.ModelProto:
     return model(nodes, [value("x", (2, 8))], [value("y", (2, 16))], constants)
 
 
-def _erf(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    import math
-
-    return np.vectorize(math.erf)(x)
-
-
 def dense_result(x: NDArray[np.float32]) -> NDArray[np.float32]:
     product: NDArray[np.float64] = x.astype(np.float64) @ noise(2, 8, 16) + noise(3, 16)
-    return _erf(product).astype(np.float32)
+    return np.vectorize(math.erf)(product).astype(np.float32)
 
 
 def tasks() -> onnx.ModelProto:
@@ -113,11 +109,10 @@ MOE = {"tokens": 6, "width": 8, "inner": 16, "experts": 4, "k": 2}
 def moe(activation: str = "relu") -> onnx.ModelProto:
     """A router and a com.microsoft::MoE layer; x f32[6,8] -> y."""
     e, w, i = MOE["experts"], MOE["width"], MOE["inner"]
+    attributes: dict[str, Any] = {"k": MOE["k"], "activation_type": activation}
     nodes = [
         helper.make_node("MatMul", ["x", "router"], ["scores"], name="router"),
-        helper.make_node(
-            "MoE", ["x", "scores", "fc1", "", "fc2"], ["y"], name="moe", domain="com.microsoft", k=MOE["k"], activation_type=activation
-        ),
+        helper.make_node("MoE", ["x", "scores", "fc1", "", "fc2"], ["y"], name="moe", domain="com.microsoft", **attributes),
     ]
     constants = [constant("router", noise(5, w, e)), constant("fc1", noise(6, e, i, w)), constant("fc2", noise(7, e, w, i))]
     return model(nodes, [value("x", (MOE["tokens"], w))], [value("y", (MOE["tokens"], w))], constants)

@@ -11,13 +11,12 @@ import subprocess
 import time
 from pathlib import Path
 
+import nets
 import numpy as np
 import onnx
 import pytest
+from calling import Cli
 from onnx import helper
-
-import nets
-from conftest import Cli
 
 COMMANDS = ("compile", "run", "verify", "bench", "tune", "build", "inspect", "ops")
 

@@ -7,13 +7,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import nets
 import numpy as np
 import onnx
 import pytest
+from calling import Cli
 from onnx import helper
-
-import nets
-from conftest import Cli
 
 Y = nets.dense_result(nets.X)
 
@@ -146,8 +145,8 @@ def test_bound_tasks(cli: Cli, tasks: Path, task_sets: Path) -> None:
     said = [[(o["task"], o["output"]) for o in s["outputs"]] for s in found["sets"]]
     assert said == [[("left", "a")], [("right", "b")], []]
     assert found["outputs"] == 2
-    said = [[o["task"] for o in s["outputs"]] for s in verify_json(cli, tasks, task_sets, "--task", "right")["sets"]]
-    assert said == [[], ["right"], []]
+    right = verify_json(cli, tasks, task_sets, "--task", "right")["sets"]
+    assert [[o["task"] for o in s["outputs"]] for s in right] == [[], ["right"], []]
 
 
 def test_layers_of_several_tasks(cli: Cli, tasks: Path, task_sets: Path) -> None:

@@ -6,23 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from emitted import Compile, Emitted, emit
+from emitted import NETWORKS, Compile, Emitted, emit
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-
-# Five tasks, sizes that fit no vector, routing extremes, a task-conditioned router, and a CNN.
-NETWORKS = [
-    *(f"m3vit-{case}-moe" for case in ("seed1", "odd", "herd", "herd-of-two", "unloved", "all-chosen", "one-expert")),
-    "m3vit-seed1-dense",
-    "m3vit-conditioned-moe",
-    "mobilenetv2-op20",
-    "vit-op20",
-]
 
 
 @pytest.fixture(scope="session")
 def networks(generate: Callable[..., Path]) -> Path:
-    """The folder of the networks above."""
+    """The folder of the networks that these tests use."""
     return generate("--only", ",".join(NETWORKS))
 
 

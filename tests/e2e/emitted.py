@@ -18,6 +18,16 @@ import numpy.typing as npt
 import onnx
 import onnx.numpy_helper
 
+# Five tasks, sizes that fit no vector, routing extremes, a task-conditioned router, and a CNN.
+NETWORKS = [
+    *(f"m3vit-{case}-moe" for case in ("seed1", "odd", "herd", "herd-of-two", "unloved", "all-chosen", "one-expert")),
+    "m3vit-seed1-dense",
+    "m3vit-unloved-dense",
+    "m3vit-conditioned-moe",
+    "mobilenetv2-op20",
+    "vit-op20",
+]
+
 Array = npt.NDArray[Any]
 STRICT = "-O1 -Wall -Wextra -Wconversion -Werror"
 FAST = "-O2"
@@ -128,8 +138,8 @@ class Emitted:
         """Builds it as a shared library, to be called in process."""
         build.mkdir(parents=True, exist_ok=True)
         sources = [p for p in sorted(self.path.glob("*.[cS]")) if not p.name.endswith(("_main.c", "moecc_npy.c"))]
-        options = ["-std=gnu99", "-O1", "-ffp-contract=fast", *self.make_flags(), *flags, "-shared", "-fPIC", "-I", self.path]
-        run(["gcc", *options, "-o", build / "net.so", *sources, "-lm", "-lpthread"])
+        options = ["-std=gnu99", "-O1", "-ffp-contract=fast", *self.make_flags(), *flags, "-shared", "-fPIC"]
+        run(["gcc", *options, "-I", self.path, "-o", build / "net.so", *sources, "-lm", "-lpthread"])
         return Network(self, ctypes.CDLL(str(build / "net.so")))
 
 
@@ -234,9 +244,16 @@ class Network:
                 report["arena_bytes_all_tasks"] + report["scratch_bytes_per_thread"] + 2 * report["stream_buffer_bytes"]
             )
         arena = Arena(max(sizes))
-        arguments = (ctypes.c_void_p(arena.address), ctypes.c_size_t(arena.size), ctypes.byref(self.counting.source), None)
-        assert self._function("init")(self.context, ctypes.c_uint(bits), *arguments) == 0
+        assert self.init(bits, arena, arena.size) == 0
         return arena
+
+    def init(self, bits: int, arena: Arena, size: int) -> int:
+        """The status of N_init for a set of tasks and so much of the arena."""
+        self.arena = arena  # alive while the context is
+        memory = ctypes.c_void_p(arena.address), ctypes.c_size_t(size)
+        source = ctypes.byref(self.counting.source)
+        status: int = self._function("init")(self.context, ctypes.c_uint(bits), *memory, source, None)
+        return status
 
     def close(self) -> None:
         self._function("close")(self.context)

@@ -134,7 +134,7 @@ def test_no_recursion(compiled: Compile, tmp_path: Path) -> None:
     for source in sorted(emitted.path.glob("*.c")):
         if source.name.endswith(HOSTED):
             continue
-        flags = ["-std=gnu99", "-O1", *emitted.make_flags(), "-fcallgraph-info=su", "-I", emitted.path]
+        flags: list[str | Path] = ["-std=gnu99", "-O1", *emitted.make_flags(), "-fcallgraph-info=su", "-I", emitted.path]
         run(["gcc", *flags, "-c", source, "-o", tmp_path / f"{source.stem}.o"])
         graph = (tmp_path / f"{source.stem}.ci").read_text()
         assert "(dynamic)" not in graph

@@ -5,7 +5,7 @@
 
 #include <cmocka.h>
 
-#include "cli/json.h"
+#include "io/json.h"
 #include "cli/verify.h"
 #include "engine/process.h"
 #include "io/io.h"

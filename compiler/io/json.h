@@ -1,6 +1,6 @@
 /* Pieces of JSON. */
-#ifndef MOECC_CLI_JSON_H
-#define MOECC_CLI_JSON_H
+#ifndef MOECC_IO_JSON_H
+#define MOECC_IO_JSON_H
 
 #include "compiler.h"
 

@@ -1,5 +1,5 @@
 /* Pieces of JSON. */
-#include "cli/json.h"
+#include "io/json.h"
 
 #include <math.h>
 
