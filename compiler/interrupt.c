@@ -14,7 +14,8 @@ static void note(int number) { seen = number; }
 void interrupt_watch(void) {
   struct sigaction before, action = {.sa_handler = note, .sa_flags = (int)SA_RESETHAND};
   for (int i = 0; i < N_ENDING; i++)
-    if (sigaction(ending[i], NULL, &before) == 0 && before.sa_handler == SIG_DFL) (void)sigaction(ending[i], &action, NULL);
+    if (sigaction(ending[i], NULL, &before) == 0 && before.sa_handler == SIG_DFL)
+      (void)sigaction(ending[i], &action, NULL);
   for (int i = 0; i < N_FAILING; i++) (void)signal(failing[i], SIG_IGN);
 }
 

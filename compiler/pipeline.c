@@ -44,7 +44,8 @@ Value **pipeline_outputs(Ctx *c, const Graph *g, const CompileOptions *o, size_t
   if (*n) memcpy(list, g->outputs, *n * sizeof *list);
   for (size_t i = 0; i < o->n_outputs; i++) {
     Value *v = graph_find(g, o->outputs[i]);
-    if (!v || !v->producer || !v->tasks) ctx_fail(c, NULL, "\"%s\" is not computed, and cannot be given out", o->outputs[i]);
+    if (!v || !v->producer || !v->tasks)
+      ctx_fail(c, NULL, "\"%s\" is not computed, and cannot be given out", o->outputs[i]);
     if (!v->is_output) list[(*n)++] = v;
   }
   return list;

@@ -5,15 +5,19 @@
 #include "emit/emit.h"
 
 typedef struct {
-  const char *model;                                   /* path of the ONNX file */
-  const char *out;                                     /* folder */
-  const char *name;                                    /* NULL: the model's file name */
-  const char *const *tasks; size_t n_tasks;            /* none: all */
-  const char *const *bind; size_t n_bind;              /* "INPUT=VALUE" */
-  const DimBinding *dims; size_t n_dims;
-  /* Computed values to give out as well, each by the first task that computes it: for verify. The passes have run by then,
-   * so what is computed stays as it is. */
-  const char *const *outputs; size_t n_outputs;
+  const char *model; /* path of the ONNX file */
+  const char *out;   /* folder */
+  const char *name;  /* NULL: the model's file name */
+  const char *const *tasks;
+  size_t n_tasks; /* none: all */
+  const char *const *bind;
+  size_t n_bind; /* "INPUT=VALUE" */
+  const DimBinding *dims;
+  size_t n_dims;
+  /* Computed values to give out as well, each by the first task that computes it: for verify. The passes have run by
+   * then, so what is computed stays as it is. */
+  const char *const *outputs;
+  size_t n_outputs;
   const Target *target;
   WeightsMode weights;
   bool token_major;

@@ -44,8 +44,9 @@ static void erase(void) {
 
 static void draw(void) {
   double ms = now_ms() - state.started;
-  if (!state.stepping || ms < FIRST_MS) return;
-  fprintf(stderr, "\r\033[K%s%4.0f s  %s%s", state.colour ? "\033[2m" : "", ms / 1000, state.step, state.colour ? "\033[0m" : "");
+  if (!state.stepping || ms < (double)FIRST_MS) return;
+  fprintf(stderr, "\r\033[K%s%4.0f s  %s%s", state.colour ? "\033[2m" : "", ms / 1000, state.step,
+          state.colour ? "\033[0m" : "");
   (void)fflush(stderr);
   state.drawn = true;
 }

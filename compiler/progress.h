@@ -1,5 +1,5 @@
-/* What is being done, on stderr: on a terminal one line for whatever takes over a second, or, when asked to be verbose, a
- * line with its time for each step. A process has one terminal, so the state is the process's. */
+/* What is being done, on stderr: on a terminal one line for whatever takes over a second, or, when asked to be verbose,
+ * a line with its time for each step. A process has one terminal, so the state is the process's. */
 #ifndef MOECC_PROGRESS_H
 #define MOECC_PROGRESS_H
 

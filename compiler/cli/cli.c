@@ -21,7 +21,8 @@ typedef struct {
 static const CommandInfo commands[] = {
     {"compile", FOR_COMPILE, command_compile, "MODEL.onnx -o DIR", 1, 1, "compile a model to a folder of C"},
     {"run", FOR_RUN, command_run, "MODEL.onnx|DIR --input NAME=FILE... -o OUT", 1, 1, "run tasks on inputs"},
-    {"verify", FOR_VERIFY, command_verify, "MODEL.onnx FOLDER", 2, 2, "compare with expected outputs (ONNX's test_data_set layout)"},
+    {"verify", FOR_VERIFY, command_verify, "MODEL.onnx FOLDER", 2, 2,
+     "compare with expected outputs (ONNX's test_data_set layout)"},
     {"bench", FOR_BENCH, command_bench, "MODEL.onnx|DIR", 1, 1, "time each task's function"},
     {"tune", FOR_TUNE, NULL, "MODEL.onnx -o FILE", 1, 1, "measure tiles on this machine (not built yet)"},
     {"build", FOR_BUILD, command_build, "DIR", 1, 1, "run the right compiler on an emitted folder"},
@@ -31,10 +32,13 @@ static const CommandInfo commands[] = {
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 
 static void print_usage(FILE *f) {
-  fprintf(f, "moecc %s: compiles multi-task mixture-of-experts vision transformers (and other networks) from ONNX to C\n\n", MOECC_VERSION);
+  fprintf(
+      f, "moecc %s: compiles multi-task mixture-of-experts vision transformers (and other networks) from ONNX to C\n\n",
+      MOECC_VERSION);
   for (int i = 0; i < N_COMMANDS; i++)
     fprintf(f, "  moecc %-8s %-44s %s\n", commands[i].name, commands[i].arguments, commands[i].doc);
-  fprintf(f, "\nmoecc COMMAND --help lists a command's options. Exit status: 0 done, 1 the model or data is at fault, 2 the command\n"
+  fprintf(f, "\nmoecc COMMAND --help lists a command's options. Exit status: 0 done, 1 the model or data is at fault, "
+             "2 the command\n"
              "line is, 3 the machine is.\n");
 }
 
@@ -87,12 +91,14 @@ static void open_standard_files(void) {
 /* What was printed has arrived, or that is an error, too. */
 static ExitStatus close_results(ExitStatus status) {
   bool bad = fflush(stdout) != 0 || ferror(stdout) != 0;
-  if (bad && status == EXIT_DONE) fprintf(stderr, "moecc: cannot write the results: %s\n", errno ? strerror(errno) : "an earlier write failed");
+  if (bad && status == EXIT_DONE)
+    fprintf(stderr, "moecc: cannot write the results: %s\n", errno ? strerror(errno) : "an earlier write failed");
   return bad && status == EXIT_DONE ? EXIT_MACHINE : status;
 }
 
 static ExitStatus help(const CommandInfo *command) {
-  if (!command) print_usage(stdout);
+  if (!command)
+    print_usage(stdout);
   else {
     printf("usage: moecc %s %s\n%s\n\n", command->name, command->arguments, command->doc);
     options_help(command->command, stdout);
@@ -120,8 +126,7 @@ static ExitStatus no_command(const char *name) {
   return EXIT_USAGE;
 }
 
-int cli_main(int argc, char **argv) {
-  open_standard_files();
+static ExitStatus choose(int argc, char **argv) {
   const char *first = argc > 1 ? argv[1] : NULL;
   if (!first) return no_command(NULL);
   if (strcmp(first, "--version") == 0) return printf("moecc %s\n", MOECC_VERSION), close_results(EXIT_DONE);
@@ -131,6 +136,11 @@ int cli_main(int argc, char **argv) {
   const char *name = asked ? argv[2] : first;
   const CommandInfo *command = find_command(name);
   if (!command) return no_command(name);
-  if (asked || options_want_help(argc - 2, argv + 2)) return (int)help(command);
-  return (int)run(command, argc - 2, argv + 2);
+  if (asked || options_want_help(argc - 2, argv + 2)) return help(command);
+  return run(command, argc - 2, argv + 2);
+}
+
+int cli_main(int argc, char **argv) {
+  open_standard_files();
+  return (int)choose(argc, argv);
 }

@@ -8,29 +8,39 @@
 /* Options, as given; what a command does not take was refused. */
 typedef struct {
   Ctx *ctx;
-  const char *argument[2]; size_t n_arguments; /* what stands without a dash */
-  CompileOptions compile;                      /* model, tasks, bind, dims, target, weights, passes … */
-  const char *out;                             /* -o */
-  const char *const *input; size_t n_inputs;   /* --input NAME=FILE */
+  const char *argument[2];
+  size_t n_arguments;     /* what stands without a dash */
+  CompileOptions compile; /* model, tasks, bind, dims, target, weights, passes … */
+  const char *out;        /* -o */
+  const char *const *input;
+  size_t n_inputs; /* --input NAME=FILE */
   EngineKind engine;
-  bool all_tasks;                              /* --task all */
+  bool all_tasks; /* --task all */
   bool layers, json, text, kernels, quiet, verbose;
   const char *html, *trace;
-  double rtol, atol; bool tolerance_given;
+  double rtol, atol;
+  bool tolerance_given;
   long threads, runs;
-  const char *option;                          /* being read: for messages */
+  const char *option; /* being read: for messages */
 } Options;
 
 typedef enum {
-  FOR_COMPILE = 1, FOR_RUN = 2, FOR_VERIFY = 4, FOR_BENCH = 8, FOR_TUNE = 16, FOR_BUILD = 32, FOR_INSPECT = 64, FOR_OPS = 128,
+  FOR_COMPILE = 1,
+  FOR_RUN = 2,
+  FOR_VERIFY = 4,
+  FOR_BENCH = 8,
+  FOR_TUNE = 16,
+  FOR_BUILD = 32,
+  FOR_INSPECT = 64,
+  FOR_OPS = 128,
   FOR_ALL = 255
 } Command;
 
-int cli_main(int argc, char **argv);             /* the process's exit status */
-bool options_want_help(int argc, char **argv);   /* --help or -h, before any -- */
+int cli_main(int argc, char **argv);           /* the process's exit status */
+bool options_want_help(int argc, char **argv); /* --help or -h, before any -- */
 /* Reads the arguments behind the command; leaves with EXIT_USAGE and a message that says what would be right. */
 void options_read(Options *o, Command command, int argc, char **argv);
-void options_help(Command command, FILE *f);     /* the options of a command, with units and defaults */
+void options_help(Command command, FILE *f); /* the options of a command, with units and defaults */
 
 void command_compile(Options *o);
 void command_run(Options *o);

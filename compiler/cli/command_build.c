@@ -24,8 +24,8 @@ static const char *choose_compiler(Ctx *c, const char *folder) {
   const char *compiler = folder_setting(c, folder, "CC");
   if (!*compiler || strcmp(compiler, "cc") == 0) return engine_compiler(c, NULL);
   if (!works(c, compiler))
-    ctx_fail_status(c, EXIT_MACHINE, "%s is missing, for which \"%s\" was made: install the package %s", compiler, folder,
-                    package_of(c, compiler));
+    ctx_fail_status(c, EXIT_MACHINE, "%s is missing, for which \"%s\" was made: install the package %s", compiler,
+                    folder, package_of(c, compiler));
   return compiler;
 }
 

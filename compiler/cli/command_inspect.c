@@ -21,14 +21,13 @@ static Census count_nodes(const Graph *g) {
   return k;
 }
 
-static const char *operator_name(Op op) {
-  return op_info(op)->name;
-}
+static const char *operator_name(Op op) { return op_info(op)->name; }
 
 static void print_values(Ctx *c, const char *key, Value *const *v, size_t n) {
   printf("  \"%s\": [", key);
   for (size_t i = 0; i < n; i++) {
-    printf("%s\n    {\"name\": %s, \"type\": \"%s\", \"shape\": [", i ? "," : "", json_text(c, v[i]->name), dtype_name(v[i]->dtype));
+    printf("%s\n    {\"name\": %s, \"type\": \"%s\", \"shape\": [", i ? "," : "", json_text(c, v[i]->name),
+           dtype_name(v[i]->dtype));
     for (int d = 0; d < v[i]->shape.rank; d++) printf("%s%lld", d ? ", " : "", (long long)v[i]->shape.dim[d].n);
     printf("]}");
   }
@@ -40,7 +39,8 @@ static void print_moe(Ctx *c, const Graph *g) {
   printf("  \"moe\": [");
   for (const Node *n = g->first; n; n = n->next) {
     if (n->op != OP_MOE) continue;
-    printf("%s\n    {\"layer\": %s, \"tasks\": %llu, \"experts\": %lld, \"k\": %lld, \"gate\": \"%s\", \"normalize\": %lld, "
+    printf("%s\n    {\"layer\": %s, \"tasks\": %llu, \"experts\": %lld, \"k\": %lld, \"gate\": \"%s\", \"normalize\": "
+           "%lld, "
            "\"activation\": \"%s\", \"width\": %lld, \"hidden\": %lld, \"tokens\": %lld}",
            first ? "" : ",", json_text(c, n->scope), (unsigned long long)n->tasks, (long long)n->in[2]->shape.dim[0].n,
            (long long)node_int(n, "k", 0), node_string(n, "gate", ""), (long long)node_int(n, "normalize", 0),
@@ -60,13 +60,14 @@ static void print_json(Options *o, const Graph *g, const Census *before) {
   printf("  \"tasks\": [");
   for (size_t i = 0; i < g->n_tasks; i++) {
     printf("%s\n    {\"name\": %s, \"outputs\": [", i ? "," : "", json_text(c, g->tasks[i].name));
-    for (size_t k = 0; k < g->tasks[i].n_outputs; k++) printf("%s%s", k ? ", " : "", json_text(c, g->tasks[i].outputs[k]));
+    for (size_t k = 0; k < g->tasks[i].n_outputs; k++)
+      printf("%s%s", k ? ", " : "", json_text(c, g->tasks[i].outputs[k]));
     printf("]}");
   }
   printf("\n  ],\n");
   print_moe(c, g);
-  printf("  \"nodes_read\": %zu,\n  \"nodes\": %zu,\n  \"weight_bytes\": %lld,\n  \"operators\": {", before->nodes, after.nodes,
-         (long long)after.weight_bytes);
+  printf("  \"nodes_read\": %zu,\n  \"nodes\": %zu,\n  \"weight_bytes\": %lld,\n  \"operators\": {", before->nodes,
+         after.nodes, (long long)after.weight_bytes);
   bool first = true;
   for (int op = 0; op < OP_COUNT; op++) {
     if (!after.of[op]) continue;
@@ -78,7 +79,8 @@ static void print_json(Options *o, const Graph *g, const Census *before) {
 
 static void print_summary(Options *o, const Graph *g, const Census *before) {
   Census after = count_nodes(g);
-  printf("%s: %zu nodes, %zu after the passes, %.1f MB of weights\n", g->name, before->nodes, after.nodes, (double)after.weight_bytes / 1e6);
+  printf("%s: %zu nodes, %zu after the passes, %.1f MB of weights\n", g->name, before->nodes, after.nodes,
+         (double)after.weight_bytes / 1e6);
   for (size_t i = 0; i < g->n_inputs; i++)
     printf("  input  %s %s\n", g->inputs[i]->name, shape_text(o->ctx, g->inputs[i]->dtype, &g->inputs[i]->shape));
   for (size_t i = 0; i < g->n_outputs; i++)
@@ -86,14 +88,15 @@ static void print_summary(Options *o, const Graph *g, const Census *before) {
   for (size_t i = 0; i < g->n_tasks; i++) {
     printf("  task   %s:", g->tasks[i].name);
     for (size_t k = 0; k < g->tasks[i].n_outputs; k++) printf(" %s", g->tasks[i].outputs[k]);
-    for (size_t k = 0; k < g->tasks[i].n_bind; k++) printf(" (%s = %s)", g->tasks[i].bind[k].input, g->tasks[i].bind[k].value);
+    for (size_t k = 0; k < g->tasks[i].n_bind; k++)
+      printf(" (%s = %s)", g->tasks[i].bind[k].input, g->tasks[i].bind[k].value);
     printf("\n");
   }
   for (const Node *n = g->first; n; n = n->next)
     if (n->op == OP_MOE)
-      printf("  MoE    %s: top-%lld of %lld experts, %lld -> %lld, gate %s, tasks %#llx\n", n->scope, (long long)node_int(n, "k", 0),
-             (long long)n->in[2]->shape.dim[0].n, (long long)n->in[0]->shape.dim[1].n, (long long)n->in[2]->shape.dim[1].n,
-             node_string(n, "gate", ""), (unsigned long long)n->tasks);
+      printf("  MoE    %s: top-%lld of %lld experts, %lld -> %lld, gate %s, tasks %#llx\n", n->scope,
+             (long long)node_int(n, "k", 0), (long long)n->in[2]->shape.dim[0].n, (long long)n->in[0]->shape.dim[1].n,
+             (long long)n->in[2]->shape.dim[1].n, node_string(n, "gate", ""), (unsigned long long)n->tasks);
   for (int op = 0; op < OP_COUNT; op++)
     if (after.of[op]) printf("  %6zu %s\n", after.of[op], operator_name((Op)op));
 }
@@ -110,6 +113,8 @@ void command_inspect(Options *o) {
   }
   Census before = count_nodes(g);
   g = pipeline_graph(c, &o->compile);
-  if (o->json) print_json(o, g, &before);
-  else print_summary(o, g, &before);
+  if (o->json)
+    print_json(o, g, &before);
+  else
+    print_summary(o, g, &before);
 }

@@ -42,7 +42,9 @@ static Tensor *picture_tensor(Options *o, const Graph *g, const Value *v, const 
 }
 
 static const char *file_of(const char *given) { return strchr(given, '=') + 1; }
-static const char *name_of(Ctx *c, const char *given) { return ctx_strndup(c, given, (size_t)(file_of(given) - given) - 1); }
+static const char *name_of(Ctx *c, const char *given) {
+  return ctx_strndup(c, given, (size_t)(file_of(given) - given) - 1);
+}
 
 /* The files can be read: asked before the work of compiling. */
 static void check_files(Options *o) {
@@ -52,7 +54,8 @@ static void check_files(Options *o) {
     struct stat s;
     bool folder = fd >= 0 && fstat(fd, &s) == 0 && S_ISDIR(s.st_mode);
     if (fd < 0 || folder)
-      ctx_fail(o->ctx, NULL, "input \"%s\": cannot read \"%s\": %s", name_of(o->ctx, o->input[i]), path, strerror(folder ? EISDIR : errno));
+      ctx_fail(o->ctx, NULL, "input \"%s\": cannot read \"%s\": %s", name_of(o->ctx, o->input[i]), path,
+               strerror(folder ? EISDIR : errno));
     (void)close(fd);
     for (size_t k = 0; k < i; k++)
       if (strcmp(name_of(o->ctx, o->input[k]), name_of(o->ctx, o->input[i])) == 0)
@@ -79,7 +82,8 @@ static const char *driver_input(Options *o, const Graph *g, const char *given, c
   const char *path = file_of(given), *name = name_of(c, given);
   if (ends_with(path, ".npy")) return given;
   bool proto = ends_with(path, ".pb");
-  if (!g && !proto) ctx_fail_status(c, EXIT_USAGE, "an emitted folder takes .npy and .pb; for pictures give the model itself");
+  if (!g && !proto)
+    ctx_fail_status(c, EXIT_USAGE, "an emitted folder takes .npy and .pb; for pictures give the model itself");
   const char *npy = ctx_format(c, "%s/in%zu.npy", temporary, index);
   npy_write(c, npy, proto ? tensor_read(o, path) : picture_tensor(o, g, find_input(o, g, name), path));
   return ctx_format(c, "%s=%s", name, npy);
@@ -136,7 +140,8 @@ void command_run(Options *o) {
   Runnable run = open_checked(o);
   const char *temporary = temporary_folder(c);
   Arguments a = {.ctx = c};
-  for (size_t i = 0; i < o->n_inputs; i++) argument_pair(&a, "--input", driver_input(o, run.graph, o->input[i], temporary, i));
+  for (size_t i = 0; i < o->n_inputs; i++)
+    argument_pair(&a, "--input", driver_input(o, run.graph, o->input[i], temporary, i));
   argument_pair(&a, "--threads", ctx_format(c, "%ld", o->threads));
   argument_pair(&a, "-o", o->out);
   if (o->quiet) argument_add(&a, "--quiet");

@@ -16,16 +16,18 @@ enum { PART = 150 };
 
 typedef struct {
   Runnable run, plain;
-  const char *const *name; size_t n; /* of the values that both give out */
+  const char *const *name;
+  size_t n; /* of the values that both give out */
 } Part;
 
 typedef struct {
   Options *o;
   Ctx *c;
   Tolerance tolerance;
-  Graph *model;        /* as read: the order of inputs and outputs */
+  Graph *model; /* as read: the order of inputs and outputs */
   Runnable run;
-  Part *part; size_t n_parts, cap_parts; /* with --layers */
+  Part *part;
+  size_t n_parts, cap_parts;         /* with --layers */
   const char *folder, *plain_folder; /* for inputs and outputs; each data set's replace the last one's */
   Report report;
 } Verify;
@@ -60,7 +62,8 @@ static void build_layers(Verify *v, Graph *g) {
   for (size_t i = 0; i < n; i += PART) build_part(v, g, plain, names + i, n - i < PART ? n - i : PART);
 }
 
-/* The model, the routers' scores being given out as well; and, for --layers, both graphs with what they have in common. */
+/* The model, the routers' scores being given out as well; and, for --layers, both graphs with what they have in common.
+ */
 static void build(Verify *v) {
   CompileOptions compile = v->o->compile;
   v->model = pipeline_read(v->c, &compile);
@@ -111,7 +114,8 @@ static const char *file_of(Verify *v, size_t task, const char *name) {
 
 static void judge(Verify *v, SetResult *r, size_t task, const char *name, const Tensor *got, const Tensor *expected) {
   Ctx *c = v->c;
-  OutputResult o = {.task = v->run.graph->tasks[task].name, .output = name, .r = compare_tensors(&v->tolerance, got, expected)};
+  OutputResult o = {
+      .task = v->run.graph->tasks[task].name, .output = name, .r = compare_tensors(&v->tolerance, got, expected)};
   bool same = o.r.same_shape, any = same && tensor_count(got) > 0;
   o.got = !same ? tensor_text(c, got) : any ? ctx_format(c, "%.9g", tensor_number(got, o.r.at)) : "";
   o.expected = !same ? tensor_text(c, expected) : any ? ctx_format(c, "%.9g", tensor_number(expected, o.r.at)) : "";
@@ -162,7 +166,8 @@ static LayerResults run_layers(Verify *v, const DataSet *s) {
   LayerResults all = {.first = -1};
   for (size_t i = 0; i < v->n_parts; i++) {
     Part *p = &v->part[i];
-    const char *folder = run_on(v, &p->run, s, v->folder, v->o->threads), *plain = run_on(v, &p->plain, s, v->plain_folder, 1);
+    const char *folder = run_on(v, &p->run, s, v->folder, v->o->threads),
+               *plain = run_on(v, &p->plain, s, v->plain_folder, 1);
     layers_compare(&all, &p->run, &p->plain, p->name, p->n, &v->tolerance, folder, plain);
   }
   return all;
@@ -188,13 +193,18 @@ static void run_set(Verify *v, DataSet *s) {
 
 static void conclude(const Verify *v) {
   const char *folder = v->report.folder;
-  if (!v->report.outputs && !v->o->layers) ctx_fail(v->c, NULL, "no data set of \"%s\" has an output of a chosen task", folder);
-  if (v->o->json) report_json(&v->report);
-  else report_text(&v->report);
+  if (!v->report.outputs && !v->o->layers)
+    ctx_fail(v->c, NULL, "no data set of \"%s\" has an output of a chosen task", folder);
+  if (v->o->json)
+    report_json(&v->report);
+  else
+    report_text(&v->report);
   if (v->report.wrong)
-    ctx_fail(v->c, NULL, "%zu of %zu outputs differ from what \"%s\" expects", v->report.wrong, v->report.outputs, folder);
+    ctx_fail(v->c, NULL, "%zu of %zu outputs differ from what \"%s\" expects", v->report.wrong, v->report.outputs,
+             folder);
   if (v->report.diverging)
-    ctx_fail(v->c, NULL, "in %zu of %zu data sets a layer differs from the plain graph's", v->report.diverging, v->report.n_sets);
+    ctx_fail(v->c, NULL, "in %zu of %zu data sets a layer differs from the plain graph's", v->report.diverging,
+             v->report.n_sets);
 }
 
 void command_verify(Options *o) {

@@ -48,8 +48,10 @@ static void compare_integers(const Tensor *a, const Tensor *b, Comparison *r) {
 Comparison compare_tensors(const Tolerance *t, const Tensor *a, const Tensor *b) {
   Comparison r = {.same_shape = same_shape(a, b)};
   if (!r.same_shape) return r;
-  if (dtype_is_float(b->dtype)) compare_reals(t, a, b, &r);
-  else compare_integers(a, b, &r);
+  if (dtype_is_float(b->dtype))
+    compare_reals(t, a, b, &r);
+  else
+    compare_integers(a, b, &r);
   r.relative = r.largest > 0 ? r.error / r.largest : r.error;
   return r;
 }

@@ -8,7 +8,7 @@
 
 typedef struct {
   const char *name;
-  const char *value;   /* what --help calls it; NULL: takes none */
+  const char *value; /* what --help calls it; NULL: takes none */
   unsigned commands;
   void (*set)(Options *o, const char *value);
   const char *help;
@@ -32,14 +32,16 @@ static int64_t whole_number(Options *o, const char *option, const char *text, in
   errno = 0;
   long long x = strtoll(text, &end, 10);
   if (errno || end == text || *end || x < least)
-    usage_error(o, least > 0 ? "%s wants a whole number from 1 on, not \"%s\"" : "%s wants a whole number, not \"%s\"", option, text);
+    usage_error(o, least > 0 ? "%s wants a whole number from 1 on, not \"%s\"" : "%s wants a whole number, not \"%s\"",
+                option, text);
   return x;
 }
 
 static double real_number(Options *o, const char *option, const char *text) {
   char *end;
   double x = strtod(text, &end);
-  if (end == text || *end || !(x >= 0) || !isfinite(x)) usage_error(o, "%s wants a number from 0 on, not \"%s\"", option, text);
+  if (end == text || *end || !(x >= 0) || !isfinite(x))
+    usage_error(o, "%s wants a number from 0 on, not \"%s\"", option, text);
   return x;
 }
 
@@ -65,15 +67,18 @@ static void set_bind(Options *o, const char *v) {
 static void set_input(Options *o, const char *v) {
   const char *equals = strchr(v, '=');
   if (!equals || equals == v || !equals[1]) usage_error(o, "--input wants NAME=FILE, not \"%s\"%s", v, "");
-  if (strcmp(equals, "=-") == 0) usage_error(o, "--input wants a file, not \"-\": its name says what it holds (.npy, .pb, .png, .jpg)%s%s", "", "");
+  if (strcmp(equals, "=-") == 0)
+    usage_error(o, "--input wants a file, not \"-\": its name says what it holds (.npy, .pb, .png, .jpg)%s%s", "", "");
   append(o, &o->input, &o->n_inputs, v);
 }
 static void set_task(Options *o, const char *v) {
   for (const char *p = v; p; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL) {
     size_t n = strcspn(p, ",");
     if (!n) usage_error(o, "--task wants names of tasks with commas between them, not \"%s\"%s", v, "");
-    if (n == 3 && strncmp(p, "all", 3) == 0) o->all_tasks = true;
-    else append(o, &o->compile.tasks, &o->compile.n_tasks, ctx_strndup(o->ctx, p, n));
+    if (n == 3 && strncmp(p, "all", 3) == 0)
+      o->all_tasks = true;
+    else
+      append(o, &o->compile.tasks, &o->compile.n_tasks, ctx_strndup(o->ctx, p, n));
   }
 }
 static void set_dim(Options *o, const char *v) {
@@ -81,7 +86,8 @@ static void set_dim(Options *o, const char *v) {
   if (!equals || equals == v) usage_error(o, "--dim wants NAME=N, not \"%s\"%s", v, "");
   DimBinding *bigger = ctx_array(o->ctx, o->compile.n_dims + 1, sizeof *bigger);
   if (o->compile.n_dims) memcpy(bigger, o->compile.dims, o->compile.n_dims * sizeof *bigger);
-  bigger[o->compile.n_dims++] = (DimBinding){ctx_strndup(o->ctx, v, (size_t)(equals - v)), whole_number(o, "--dim", equals + 1, 1)};
+  bigger[o->compile.n_dims++] =
+      (DimBinding){ctx_strndup(o->ctx, v, (size_t)(equals - v)), whole_number(o, "--dim", equals + 1, 1)};
   o->compile.dims = bigger;
 }
 static void set_target(Options *o, const char *v) {
@@ -97,11 +103,14 @@ static void set_target(Options *o, const char *v) {
 }
 static void set_weights(Options *o, const char *v) {
   static const char *const choices[] = {"file", "embed", "stream", NULL};
-  o->compile.weights = one_of(o, "--weights", v, choices)[0] == 'f' ? WEIGHTS_FILE : v[0] == 'e' ? WEIGHTS_EMBED : WEIGHTS_STREAM;
+  o->compile.weights = one_of(o, "--weights", v, choices)[0] == 'f' ? WEIGHTS_FILE
+                       : v[0] == 'e'                                ? WEIGHTS_EMBED
+                                                                    : WEIGHTS_STREAM;
 }
 static void set_precision(Options *o, const char *v) {
   static const char *const choices[] = {"f32", "bf16", "int8", NULL};
-  if (strcmp(one_of(o, "--precision", v, choices), "f32") != 0) usage_error(o, "--precision %s is not built yet; f32 is%s", v, "");
+  if (strcmp(one_of(o, "--precision", v, choices), "f32") != 0)
+    usage_error(o, "--precision %s is not built yet; f32 is%s", v, "");
 }
 static void set_moe(Options *o, const char *v) {
   static const char *const choices[] = {"expert-major", "token-major", NULL};
@@ -138,44 +147,51 @@ static void set_threads(Options *o, const char *v) {
 static void set_runs(Options *o, const char *v) { o->runs = (long)whole_number(o, "--runs", v, 1); }
 static void set_later(Options *o, const char *v) { (void)v, usage_error(o, "%s is not built yet%s", o->option, ""); }
 
-enum {
-  MODEL = FOR_COMPILE | FOR_RUN | FOR_VERIFY | FOR_BENCH | FOR_INSPECT,
-  RUNS = FOR_RUN | FOR_VERIFY | FOR_BENCH
-};
+enum { MODEL = FOR_COMPILE | FOR_RUN | FOR_VERIFY | FOR_BENCH | FOR_INSPECT, RUNS = FOR_RUN | FOR_VERIFY | FOR_BENCH };
 
 static const OptionInfo options[] = {
-    {"-o", "DIR", FOR_COMPILE | FOR_RUN, set_out, "compile: the folder to write, new or written by moecc before\n"
-                                                  "run: the folder for outputs, as DIR/<output>.npy and .png"},
+    {"-o", "DIR", FOR_COMPILE | FOR_RUN, set_out,
+     "compile: the folder to write, new or written by moecc before\n"
+     "run: the folder for outputs, as DIR/<output>.npy and .png"},
     {"--name", "N", FOR_COMPILE, set_name, "name of the network in the C (default: the model file's name)"},
-    {"--task", "T[,T...]", MODEL, set_task, "only these tasks (default: all of them)\n"
-                                            "all: all of them; run: by the function that computes them at once; bench: that as well"},
-    {"--bind", "INPUT=VALUE", MODEL, set_bind, "make an input a constant: one number, or one for each element with commas"},
+    {"--task", "T[,T...]", MODEL, set_task,
+     "only these tasks (default: all of them)\n"
+     "all: all of them; run: by the function that computes them at once; bench: that as well"},
+    {"--bind", "INPUT=VALUE", MODEL, set_bind,
+     "make an input a constant: one number, or one for each element with commas"},
     {"--dim", "NAME=N", MODEL, set_dim, "fix a free dimension"},
-    {"--target", "T", FOR_COMPILE | FOR_BENCH | FOR_RUN, set_target, "machine to make code for (default: native)\n"
-                                                                     "generic, x86-64-v2, x86-64-v3, x86-64-v4, aarch64, riscv64"},
-    {"--weights", "MODE", FOR_COMPILE, set_weights, "file: N_weights.bin, loaded before the first call (default)\n"
-                                                    "embed: in the C; stream: N_weights.bin, loaded while computing"},
-    {"--stream-buffer", "BYTES", FOR_COMPILE, set_later, "not built yet: the two buffers are as large as the largest unit"},
+    {"--target", "T", FOR_COMPILE | FOR_BENCH | FOR_RUN, set_target,
+     "machine to make code for (default: native; all of them are below)"},
+    {"--weights", "MODE", FOR_COMPILE, set_weights,
+     "file: N_weights.bin, loaded before the first call (default)\n"
+     "embed: in the C; stream: N_weights.bin, loaded while computing"},
+    {"--stream-buffer", "BYTES", FOR_COMPILE, set_later,
+     "not built yet: the two buffers are as large as the largest unit"},
     {"--resident", "BYTES", FOR_COMPILE, set_later, "not built yet"},
     {"--precision", "P", FOR_COMPILE, set_precision, "f32 (default; bf16 and int8 are not built yet)"},
-    {"--moe", "ORDER", FOR_COMPILE | RUNS, set_moe, "expert-major: each expert's weights are read once (default)\n"
-                                                    "token-major: token by token; the results are the same"},
-    {"--gelu", "FORM", MODEL, set_gelu, "model: as the model says; the gelu of com.microsoft::MoE, of which models say nothing,\n"
-                                        "is the erf form, with a warning (default)\n"
-                                        "erf, tanh: this form for every GELU of the network"},
+    {"--moe", "ORDER", FOR_COMPILE | RUNS, set_moe,
+     "expert-major: each expert's weights are read once (default)\n"
+     "token-major: token by token; the results are the same"},
+    {"--gelu", "FORM", MODEL, set_gelu,
+     "model: as the model says; the gelu of com.microsoft::MoE, of which models say nothing,\n"
+     "is the erf form, with a warning (default)\n"
+     "erf, tanh: this form for every GELU of the network"},
     {"--strict", NULL, MODEL, set_strict, "NaN or infinite weights are an error, not a warning"},
     {"--dump", "PASS", FOR_COMPILE | FOR_INSPECT, set_dump, "print the graph in ONNX's text syntax after a pass"},
     {"--engine", "E", RUNS, set_engine, "cc: $CC, else clang, else gcc (default); tcc: at once, but slow code"},
     {"--input", "NAME=FILE", FOR_RUN, set_input, "an input: .npy, .pb (ONNX TensorProto); pictures: .png, .jpg"},
     {"--trace", "FILE", FOR_RUN, set_later, "not built yet"},
-    {"--rtol", "R", FOR_VERIFY, set_rtol, "with --atol ONNX's rule: |a-b| <= A + R|b| for every element\n"
-                                          "(default: max|a-b| <= 1e-5 max|b|; integers and booleans exactly)"},
+    {"--rtol", "R", FOR_VERIFY, set_rtol,
+     "with --atol ONNX's rule: |a-b| <= A + R|b| for every element\n"
+     "(default: max|a-b| <= 1e-5 max|b|; integers and booleans exactly)"},
     {"--atol", "A", FOR_VERIFY, set_atol, "see --rtol; one without the other leaves the other 0"},
-    {"--layers", NULL, FOR_VERIFY, set_layers, "compare layer by layer with the unoptimised graph, built by libtcc, and name the first\n"
-                                               "value that differs"},
+    {"--layers", NULL, FOR_VERIFY, set_layers,
+     "compare layer by layer with the unoptimised graph, built by libtcc, and name the first\n"
+     "value that differs"},
     {"--threads", "N", RUNS, set_threads, "threads, 1 to 64 (default: 1); the results do not depend on it"},
     {"--runs", "N", FOR_BENCH, set_runs, "timed calls after one warm-up (default: 20)"},
-    {"--json", NULL, FOR_BENCH | FOR_INSPECT | FOR_OPS | FOR_VERIFY, set_json, "machine-readable output; times are in milliseconds, memory in bytes"},
+    {"--json", NULL, FOR_BENCH | FOR_INSPECT | FOR_OPS | FOR_VERIFY, set_json,
+     "machine-readable output; times are in milliseconds, memory in bytes"},
     {"--kernels", NULL, FOR_BENCH, set_later, "not built yet"},
     {"--text", NULL, FOR_INSPECT, set_text, "the graph as read, in ONNX's text syntax"},
     {"--html", "FILE", FOR_INSPECT, set_later, "not built yet"},
@@ -188,7 +204,8 @@ enum { HELP_COLUMN = 27, HELP_WIDTH = 110 };
 
 static void print_option(const OptionInfo *option, FILE *f) {
   char left[64];
-  (void)snprintf(left, sizeof left, "%s%s%s", option->name, option->value ? " " : "", option->value ? option->value : "");
+  (void)snprintf(left, sizeof left, "%s%s%s", option->name, option->value ? " " : "",
+                 option->value ? option->value : "");
   fprintf(f, "  %-*s", HELP_COLUMN - 2, left);
   for (const char *line = option->help; line;) {
     size_t n = strcspn(line, "\n");
@@ -208,11 +225,18 @@ static void print_passes(FILE *f) {
   fprintf(f, "\n");
 }
 
+static void print_targets(FILE *f) {
+  fprintf(f, "targets: native");
+  for (size_t i = 0; target_at(i); i++) fprintf(f, ", %s", target_at(i)->name);
+  fprintf(f, "\n");
+}
+
 void options_help(Command command, FILE *f) {
   fprintf(f, "options (an option's value may also be written --option=VALUE; -- ends the options):\n");
   for (int i = 0; i < N_OPTIONS; i++)
     if (options[i].commands & command) print_option(&options[i], f);
   if (command & MODEL) print_passes(f);
+  if (command & (FOR_COMPILE | FOR_BENCH | FOR_RUN)) print_targets(f);
 }
 
 bool options_want_help(int argc, char **argv) {
@@ -237,7 +261,8 @@ static void read_option(Options *o, Command command, char **argv, int *i) {
     return;
   }
   const OptionInfo *option = find_option(name);
-  if (!option || !(option->commands & (unsigned)command)) usage_error(o, "there is no option %s here; see --help%s", name, "");
+  if (!option || !(option->commands & (unsigned)command))
+    usage_error(o, "there is no option %s here; see --help%s", name, "");
   o->option = option->name;
   if (!option->value) {
     if (equals) usage_error(o, "%s takes no value%s", name, "");
@@ -246,13 +271,15 @@ static void read_option(Options *o, Command command, char **argv, int *i) {
   }
   const char *value = equals ? equals + 1 : argv[*i + 1];
   if (!value) usage_error(o, "%s wants a value: %s", name, option->value);
-  if (!equals && strncmp(value, "--", 2) == 0) usage_error(o, "%s wants a value, and %s looks like an option: write OPTION=VALUE", name, value);
+  if (!equals && strncmp(value, "--", 2) == 0)
+    usage_error(o, "%s wants a value, and %s looks like an option: write OPTION=VALUE", name, value);
   if (!equals) ++*i;
   option->set(o, value);
 }
 
 static void add_argument(Options *o, const char *text) {
-  if (strcmp(text, "-") == 0) usage_error(o, "\"-\" (stdin) is not read: give the path of a file or folder%s%s", "", "");
+  if (strcmp(text, "-") == 0)
+    usage_error(o, "\"-\" (stdin) is not read: give the path of a file or folder%s%s", "", "");
   if (!*text) usage_error(o, "an argument is empty%s%s", "", "");
   if (o->n_arguments == 2) usage_error(o, "\"%s\" is one argument too many%s", text, "");
   o->argument[o->n_arguments++] = text;
@@ -262,7 +289,8 @@ static void add_argument(Options *o, const char *text) {
 static void check_options(Options *o) {
   if (o->quiet && o->verbose) usage_error(o, "--quiet and --verbose exclude each other%s%s", "", "");
   if (o->json && o->text) usage_error(o, "--json and --text exclude each other%s%s", "", "");
-  if (o->all_tasks && o->compile.n_tasks) usage_error(o, "--task all is all of them; do not name \"%s\" as well%s", o->compile.tasks[0], "");
+  if (o->all_tasks && o->compile.n_tasks)
+    usage_error(o, "--task all is all of them; do not name \"%s\" as well%s", o->compile.tasks[0], "");
 }
 
 void options_read(Options *o, Command command, int argc, char **argv) {
@@ -271,9 +299,12 @@ void options_read(Options *o, Command command, int argc, char **argv) {
   o->threads = 1;
   o->runs = 20;
   for (int i = 0; i < argc; i++) {
-    if (!ended && strcmp(argv[i], "--") == 0) ended = true;
-    else if (!ended && argv[i][0] == '-' && argv[i][1]) read_option(o, command, argv, &i);
-    else add_argument(o, argv[i]);
+    if (!ended && strcmp(argv[i], "--") == 0)
+      ended = true;
+    else if (!ended && argv[i][0] == '-' && argv[i][1])
+      read_option(o, command, argv, &i);
+    else
+      add_argument(o, argv[i]);
   }
   check_options(o);
   o->compile.model = o->argument[0];

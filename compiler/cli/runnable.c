@@ -75,7 +75,8 @@ const char **runnable_tasks(const Runnable *r, size_t *n) {
   for (size_t i = 0; r->graph && i < r->graph->n_tasks; i++) argument_add(&names, r->graph->tasks[i].name);
   Text text = {.ctx = r->ctx};
   argument_add(&list, "--list");
-  if (!r->graph && engine_run(r->engine, list.item, &text) == 0) /* a task's name, then its tensors, indented; last all at once */
+  if (!r->graph &&
+      engine_run(r->engine, list.item, &text) == 0) /* a task's name, then its tensors, indented; last all at once */
     for (char *save = NULL, *line = strtok_r(text.text, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
       if (*line != ' ') argument_add(&names, line);
   *n = names.n;

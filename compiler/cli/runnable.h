@@ -8,11 +8,12 @@ typedef struct {
   Ctx *ctx;
   Engine *engine;
   const char *folder;
-  Graph *graph;              /* after the passes; NULL if a folder was given */
-  Program *program;          /* its steps; NULL if a folder was given */
-  bool has_all;              /* several tasks, and the function that computes all of them */
-  Value **output; size_t n_outputs; /* what it gives: the graph's outputs, and what was asked for besides */
-  const char **output_file;  /* by output: the file that the driver writes, without .npy */
+  Graph *graph;     /* after the passes; NULL if a folder was given */
+  Program *program; /* its steps; NULL if a folder was given */
+  bool has_all;     /* several tasks, and the function that computes all of them */
+  Value **output;
+  size_t n_outputs;         /* what it gives: the graph's outputs, and what was asked for besides */
+  const char **output_file; /* by output: the file that the driver writes, without .npy */
 } Runnable;
 
 bool is_folder(const char *path);
@@ -25,7 +26,11 @@ Runnable runnable_build(Ctx *c, Graph *g, const CompileOptions *compile, EngineK
 const char *runnable_file(const Runnable *r, const Value *v);
 
 /* The driver's arguments in the making. */
-typedef struct { Ctx *ctx; const char **item; size_t n, cap; } Arguments;
+typedef struct {
+  Ctx *ctx;
+  const char **item;
+  size_t n, cap;
+} Arguments;
 void argument_add(Arguments *a, const char *text);
 void argument_pair(Arguments *a, const char *option, const char *value);
 /* Runs the driver for a task, or NULL: for each; leaves if it fails, `trouble` saying what that means. */

@@ -9,7 +9,7 @@
 
 typedef struct {
   const char *name, *folder;
-  Tensor **input;            /* by the model's inputs; NULL: not there */
+  Tensor **input; /* by the model's inputs; NULL: not there */
 } DataSet;
 
 /* The data sets of a folder in ONNX's layout: test_data_set_N in order of N, or the folder itself. */
@@ -17,15 +17,15 @@ DataSet *data_sets_find(Ctx *c, const char *folder, size_t *n);
 /* Reads the inputs and checks their types and shapes. What `graph` (after the passes) takes must be there. */
 void data_set_read(Options *o, DataSet *s, const Graph *model, const Graph *graph);
 const char *data_set_output(Ctx *c, const DataSet *s, size_t output); /* path of an expected output; NULL: not there */
-const char *tensor_text(Ctx *c, const Tensor *t);                      /* "f32[1,3,64,64]" */
+const char *tensor_text(Ctx *c, const Tensor *t);                     /* "f32[1,3,64,64]" */
 
 /* ---- verify_routing.c: how close the routers' choices were ---- */
 
 typedef struct {
-  const Node *node;          /* the layer with the smallest margin; NULL: nothing was rejected anywhere */
+  const Node *node; /* the layer with the smallest margin; NULL: nothing was rejected anywhere */
   int64_t token;
-  double margin;             /* between the last chosen and the first rejected */
-  const char *of;            /* "probability": softmax over all experts; "score": as it is, where the gate has no softmax */
+  double margin;  /* between the last chosen and the first rejected */
+  const char *of; /* "probability": softmax over all experts; "score": as it is, where the gate has no softmax */
 } Routing;
 
 /* Names of the values that must be given out for it. */
@@ -38,22 +38,23 @@ double scores_margin(const Tensor *scores, int64_t k, bool softmax, int64_t *tok
 /* ---- verify_layers.c: layer by layer against the plain graph ---- */
 
 typedef struct {
-  const Value *value;        /* of the optimised graph */
+  const Value *value; /* of the optimised graph */
   Comparison r;
 } LayerResult;
 typedef struct {
-  LayerResult *layer; size_t n, cap;
-  int64_t first;             /* that differs; -1: none */
+  LayerResult *layer;
+  size_t n, cap;
+  int64_t first; /* that differs; -1: none */
 } LayerResults;
 
 /* Adds the names of the computed values that mean the same in both graphs, in the first one's order. */
 void layers_common(Ctx *c, const Graph *optimised, const Graph *plain, const char ***names, size_t *n, size_t *cap);
 /* Compares what both have written of the named values, behind the results that are there already. */
-void layers_compare(LayerResults *all, const Runnable *optimised, const Runnable *plain, const char *const *name, size_t n,
-                    const Tolerance *t, const char *folder, const char *plain_folder);
+void layers_compare(LayerResults *all, const Runnable *optimised, const Runnable *plain, const char *const *name,
+                    size_t n, const Tolerance *t, const char *folder, const char *plain_folder);
 /* The node whose kernels compute v: v's own, or, where that only sees its operand otherwise, the one behind it. */
 const Node *computing_node(const Runnable *r, const Value *v);
-const char *kernels_of(const Runnable *r, const Node *n);    /* with commas; "" if it has none */
+const char *kernels_of(const Runnable *r, const Node *n); /* with commas; "" if it has none */
 
 /* ---- verify_report.c: what is said ---- */
 
@@ -65,8 +66,10 @@ typedef struct {
 
 typedef struct {
   const char *name;
-  OutputResult *output; size_t n_outputs, cap_outputs;
-  const char **skipped; size_t n_skipped, cap_skipped; /* outputs that the data set lacks */
+  OutputResult *output;
+  size_t n_outputs, cap_outputs;
+  const char **skipped;
+  size_t n_skipped, cap_skipped; /* outputs that the data set lacks */
   Routing routing;
   LayerResults layers;
 } SetResult;
@@ -76,7 +79,8 @@ typedef struct {
   const Runnable *run;
   const char *model, *folder, *engine;
   bool has_moe, has_layers;
-  SetResult *set; size_t n_sets, cap_sets;
+  SetResult *set;
+  size_t n_sets, cap_sets;
   size_t outputs, wrong, diverging;
   double worst;
 } Report;

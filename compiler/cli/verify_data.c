@@ -50,11 +50,14 @@ DataSet *data_sets_find(Ctx *c, const char *folder, size_t *n) {
     itself |= is_data_set(entry->d_name);
     if (set_number(entry->d_name) < 0) continue;
     sets = ctx_grow(c, sets, *n, &cap, sizeof *sets);
-    sets[(*n)++] = (DataSet){.name = ctx_strdup(c, entry->d_name), .folder = ctx_format(c, "%s/%s", folder, entry->d_name)};
+    sets[(*n)++] =
+        (DataSet){.name = ctx_strdup(c, entry->d_name), .folder = ctx_format(c, "%s/%s", folder, entry->d_name)};
   }
   (void)closedir(d);
-  if (*n) qsort(sets, *n, sizeof *sets, by_number);
-  else if (!itself) ctx_fail(c, NULL, "\"%s\" holds no test_data_set_0, and no input_0.pb of its own", folder);
+  if (*n)
+    qsort(sets, *n, sizeof *sets, by_number);
+  else if (!itself)
+    ctx_fail(c, NULL, "\"%s\" holds no test_data_set_0, and no input_0.pb of its own", folder);
   if (*n) return sets;
   sets = ctx_alloc(c, sizeof *sets);
   *sets = (DataSet){.name = "data", .folder = folder};
@@ -84,7 +87,8 @@ void data_set_read(Options *o, DataSet *s, const Graph *model, const Graph *grap
     const char *path = ctx_format(c, "%s/input_%zu.pb", s->folder, i);
     const Value *v = model->inputs[i], *taken = input_named(graph, v->name);
     if (taken) v = taken;
-    const char *what = ctx_format(c, "input %zu of the model, \"%s\" %s", i, v->name, shape_text(c, v->dtype, &v->shape));
+    const char *what =
+        ctx_format(c, "input %zu of the model, \"%s\" %s", i, v->name, shape_text(c, v->dtype, &v->shape));
     if (!exists(path) && taken) ctx_fail(c, NULL, "%s is missing: %s", path, what);
     if (!exists(path)) continue; /* every task binds it */
     s->input[i] = tensor_read(o, path);

@@ -1,22 +1,26 @@
-/* Layer by layer: the optimised graph's values against those of the plain graph, which libtcc has built from the same model
- * with no optimising pass. What is compared are the values that both still compute: the borders of layers, mostly.
+/* Layer by layer: the optimised graph's values against those of the plain graph, which libtcc has built from the same
+ * model with no optimising pass. What is compared are the values that both still compute: the borders of layers,
+ * mostly.
  *
- * Passes keep a value's identity (its number and name) only as long as it means the same, so that is how values are found
- * again; what passes add has numbers of its own.
+ * Passes keep a value's identity (its number and name) only as long as it means the same, so that is how values are
+ * found again; what passes add has numbers of its own.
  */
 #include "cli/verify.h"
 #include "io/io.h"
 
 #include <string.h>
 
-static bool is_computed(const Value *v) { return v && !v->tensor && v->producer && v->tasks && shape_count(&v->shape) > 0; }
+static bool is_computed(const Value *v) {
+  return v && !v->tensor && v->producer && v->tasks && shape_count(&v->shape) > 0;
+}
 
 void layers_common(Ctx *c, const Graph *optimised, const Graph *plain, const char ***names, size_t *n, size_t *cap) {
   for (const Node *node = optimised->first; node; node = node->next)
     for (int i = 0; i < node->n_out; i++) {
       const Value *v = node->out[i], *w = v ? graph_find(plain, v->name) : NULL;
       if (!is_computed(v) || !is_computed(w) || v->dtype != w->dtype || !shape_equal(&v->shape, &w->shape)) continue;
-      if (v->id != w->id && !(v->is_output && w->is_output)) continue; /* an output's name may have moved to another value */
+      if (v->id != w->id && !(v->is_output && w->is_output))
+        continue; /* an output's name may have moved to another value */
       *names = ctx_grow(c, *names, *n, cap, sizeof **names);
       (*names)[(*n)++] = v->name;
     }
@@ -53,8 +57,8 @@ static const char *written(const Runnable *r, const char *folder, const char *na
   return ctx_format(r->ctx, "%s/%s.npy", folder, file);
 }
 
-void layers_compare(LayerResults *all, const Runnable *optimised, const Runnable *plain, const char *const *name, size_t n,
-                    const Tolerance *t, const char *folder, const char *plain_folder) {
+void layers_compare(LayerResults *all, const Runnable *optimised, const Runnable *plain, const char *const *name,
+                    size_t n, const Tolerance *t, const char *folder, const char *plain_folder) {
   for (size_t i = 0; i < n; i++) {
     LayerResult l = {.value = graph_find(optimised->graph, name[i])};
     l.r = compare_apart(optimised->ctx, t, written(optimised, folder, name[i]), written(plain, plain_folder, name[i]));

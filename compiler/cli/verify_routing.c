@@ -1,5 +1,5 @@
-/* How close the routers' choices were: float32 may choose otherwise than an exact computation where two scores are nearly
- * equal, and then no output agrees. So verify says how large the smallest margin was. */
+/* How close the routers' choices were: float32 may choose otherwise than an exact computation where two scores are
+ * nearly equal, and then no output agrees. So verify says how large the smallest margin was. */
 #include "cli/verify.h"
 #include "io/io.h"
 
@@ -61,7 +61,8 @@ double scores_margin(const Tensor *scores, int64_t k, bool softmax, int64_t *tok
 /* ---- all of them ---- */
 
 /* The scores as they were: constant, given by the data set, or written by the driver. */
-static const Tensor *read_scores(const Runnable *r, const Graph *model, const DataSet *s, const char *folder, const Value *v) {
+static const Tensor *read_scores(const Runnable *r, const Graph *model, const DataSet *s, const char *folder,
+                                 const Value *v) {
   if (v->tensor) return v->tensor;
   const char *file = runnable_file(r, v);
   if (file) return npy_read(r->ctx, ctx_format(r->ctx, "%s/%s.npy", folder, file));

@@ -2,8 +2,8 @@
  *
  * For DIR there are, beside it: .DIR.moecc-lock, held while a run writes; .DIR.moecc-building, the new folder, or for a
  * moment the old one; and, only where the system cannot exchange two names, for a moment .DIR.moecc-old. A run that was
- * killed leaves some of these behind; the next one, once it has the lock, puts the old folder back if DIR is missing and
- * removes the rest. These names are ours alone: nobody else's file is ever removed.
+ * killed leaves some of these behind; the next one, once it has the lock, puts the old folder back if DIR is missing
+ * and removes the rest. These names are ours alone: nobody else's file is ever removed.
  */
 #include "emit/folder.h"
 
@@ -21,11 +21,12 @@
 struct Folder {
   Ctx *ctx;
   const char *path, *parent, *building, *old, *lock;
-  int lock_fd;         /* -1: not held */
-  bool made;           /* building exists */
+  int lock_fd; /* -1: not held */
+  bool made;   /* building exists */
   FILE *file;
   const char *file_name;
-  const char **names; size_t n_names, cap_names;
+  const char **names;
+  size_t n_names, cap_names;
 };
 
 static void check_signals(Folder *f) {
@@ -45,11 +46,15 @@ static void remove_tree(const char *path, int depth) {
     struct stat s;
     if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
     if (snprintf(inner, sizeof inner, "%s/%s", path, entry->d_name) >= (int)sizeof inner) continue;
-    if (lstat(inner, &s) == 0 && S_ISDIR(s.st_mode)) remove_tree(inner, depth + 1);
-    else (void)unlink(inner);
+    if (lstat(inner, &s) == 0 && S_ISDIR(s.st_mode))
+      remove_tree(inner, depth + 1);
+    else
+      (void)unlink(inner);
   }
-  if (d) (void)closedir(d);
-  else if (fd >= 0) (void)close(fd);
+  if (d)
+    (void)closedir(d);
+  else if (fd >= 0)
+    (void)close(fd);
   if (rmdir(path) != 0) (void)unlink(path);
 }
 
@@ -100,7 +105,8 @@ static void check_contents(Folder *f) {
   struct stat s;
   if (lstat(f->path, &s) != 0) return;
   if (!S_ISDIR(s.st_mode))
-    ctx_fail_status(f->ctx, EXIT_MACHINE, "the output \"%s\" exists and is not a folder: give another name, or remove it", f->path);
+    ctx_fail_status(f->ctx, EXIT_MACHINE,
+                    "the output \"%s\" exists and is not a folder: give another name, or remove it", f->path);
   const char *manifest = read_manifest(f);
   DIR *d = opendir(f->path);
   if (!d) machine(f, "cannot read the output folder", f->path);
@@ -110,8 +116,10 @@ static void check_contents(Folder *f) {
       foreign = ctx_strdup(f->ctx, entry->d_name);
   (void)closedir(d);
   if (foreign)
-    ctx_fail_status(f->ctx, EXIT_MACHINE, "the output folder \"%s\" holds \"%s\", which is not from a run before (it is not in its "
-                    "MANIFEST): give an empty or new folder", f->path, foreign);
+    ctx_fail_status(f->ctx, EXIT_MACHINE,
+                    "the output folder \"%s\" holds \"%s\", which is not from a run before (it is not in its "
+                    "MANIFEST): give an empty or new folder",
+                    f->path, foreign);
 }
 
 static bool still_there(const Folder *f) {
@@ -221,7 +229,8 @@ static bool sync_folder(const char *path) {
 
 static _Noreturn void not_in_place(Folder *f) {
   if (errno == EBUSY || errno == EXDEV)
-    ctx_fail_status(f->ctx, EXIT_MACHINE, "the output folder \"%s\" is a mount point, which cannot be exchanged: give a folder within it",
+    ctx_fail_status(f->ctx, EXIT_MACHINE,
+                    "the output folder \"%s\" is a mount point, which cannot be exchanged: give a folder within it",
                     f->path);
   machine(f, "cannot put in place", f->path);
 }

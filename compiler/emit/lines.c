@@ -52,15 +52,6 @@ static const char *find_break(const char *from, size_t column, Brackets *open) {
   return best;
 }
 
-/* An initialiser that fits on a line of its own gets one. */
-static bool break_initialiser(Text *t, const char *line, size_t indent) {
-  const char *brace = strstr(line, " = {");
-  if (!brace || indent + 4 + strlen(brace + 4) > LINE_COLUMNS) return false;
-  text_write(t, line, (size_t)(brace + 4 - line));
-  text_add(t, "\n%*s%s\n", (int)indent + 4, "", brace + 4);
-  return true;
-}
-
 /* A line of a comment ("/ * text", " * text") goes on behind another " * ". */
 static void break_comment(Text *t, const char *line, size_t indent) {
   while (strlen(line) > LINE_COLUMNS) {
@@ -74,25 +65,41 @@ static void break_comment(Text *t, const char *line, size_t indent) {
   text_add(t, "%s\n", line);
 }
 
-static void break_line(Text *t, const char *line) {
+static void begin_line(Text *t, const char **rest, size_t column) {
+  while (**rest == ' ') ++*rest;
+  text_add(t, "\n%*s", (int)column, "");
+}
+
+/* What an initialiser's braces hold begins on a line of its own. */
+static void break_code(Text *t, const char *line) {
   Brackets open = {.depth = 0};
   size_t column = 0, indent = strspn(line, " ");
-  if (strncmp(line + indent, "/* ", 3) == 0 || strncmp(line + indent, "* ", 2) == 0) {
-    break_comment(t, line, line[indent] == '*' ? indent - 1 : indent);
-    return;
+  const char *brace = strstr(line, " = {");
+  if (brace) {
+    text_write(t, line, (size_t)(brace + 4 - line));
+    line = brace + 4;
+    open = (Brackets){.depth = 1, .column = {column = indent + 4}};
+    begin_line(t, &line, column);
   }
-  bool directive = line[indent] == '#'; /* ends with its line */
-  if (strlen(line) > LINE_COLUMNS && !directive && break_initialiser(t, line, indent)) return;
-  while (!directive && column + strlen(line) > LINE_COLUMNS) {
+  while (column + strlen(line) > LINE_COLUMNS) {
     const char *end = find_break(line + (column ? 0 : indent), column ? column : indent, &open);
     if (!end) break;
     text_write(t, line, (size_t)(end + 1 - line));
     line = end + 1;
-    while (*line == ' ') line++;
     column = open.depth ? open.column[open.depth - 1] : indent + 4;
-    text_add(t, "\n%*s", (int)column, "");
+    begin_line(t, &line, column);
   }
   text_add(t, "%s\n", line);
+}
+
+static void break_line(Text *t, const char *line) {
+  const char *start = line + strspn(line, " ");
+  if (strncmp(start, "/* ", 3) == 0 || strncmp(start, "* ", 2) == 0)
+    break_comment(t, line, (size_t)(start - line) - (*start == '*'));
+  else if (strlen(line) <= LINE_COLUMNS || *start == '#') /* a directive ends with its line */
+    text_add(t, "%s\n", line);
+  else
+    break_code(t, line);
 }
 
 void line_add(Text *t, const char *fmt, ...) {

@@ -1,6 +1,7 @@
 /* The weights: N_weights.bin, and for embedding N_weights.c (one array for each unit), or, large, an N_weights.S that
  * includes pieces of the .bin. Units are packed one slot at a time. */
 #include "emit/emit.h"
+#include "emit/lines.h"
 
 #include <string.h>
 
@@ -53,11 +54,12 @@ static void write_arrays(Emission *e, Folder *folder) {
   Ctx *c = e->ctx;
   folder_file(folder, ctx_format(c, "%s_weights.c", e->name));
   Text t = {.ctx = c};
-  text_add(&t,
-           "/* %s_weights.c: the weights, one array for each unit. Compile with -fdata-sections and link with "
-           "--gc-sections\n"
-           " * to keep only those of the tasks you call. */\n#include <stdint.h>\n",
-           e->name);
+  line_comment(&t, 0,
+               ctx_format(c,
+                          "%s_weights.c: the weights, one array for each unit. Compile with -fdata-sections and link "
+                          "with --gc-sections to keep only those of the tasks you call.",
+                          e->name));
+  text_add(&t, "#include <stdint.h>\n");
   folder_write(folder, t.text, t.len);
   for (size_t i = 0; i < e->program->n_units; i++) {
     Words w = {.folder = folder, .line = {.ctx = c}};

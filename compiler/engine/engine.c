@@ -1,8 +1,8 @@
 /* Builds and runs drivers.
  *
- * With a compiler of the system the driver becomes a program in the user's cache folder; what it was made of decides its
- * name there, so that the same network is built once. libtcc compiles within a child process, and runs there: whatever a
- * driver does, this process goes on.
+ * With a compiler of the system the driver becomes a program in the user's cache folder; what it was made of decides
+ * its name there, so that the same network is built once. libtcc compiles within a child process, and runs there:
+ * whatever a driver does, this process goes on.
  */
 #include "engine/engine.h"
 
@@ -22,8 +22,9 @@ struct Engine {
   Ctx *ctx;
   EngineKind kind;
   const char *folder, *name;
-  const char *program;                               /* ENGINE_CC */
-  const char **source; size_t n_sources, cap_sources; /* .c, .h, .S, and the .bin that a .S includes */
+  const char *program; /* ENGINE_CC */
+  const char **source;
+  size_t n_sources, cap_sources; /* .c, .h, .S, and the .bin that a .S includes */
   bool assembly;
 };
 
@@ -59,14 +60,16 @@ const char *folder_network(Ctx *c, const char *folder) {
   static const char end[] = "_internal.h\n";
   for (const char *line = read_manifest(c, folder); *line; line = next_line(line)) {
     size_t n = (size_t)(next_line(line) - line), tail = sizeof end - 1;
-    if (n > tail && strncmp(line + n - tail, end, tail) == 0 && !memchr(line, '/', n)) return ctx_strndup(c, line, n - tail);
+    if (n > tail && strncmp(line + n - tail, end, tail) == 0 && !memchr(line, '/', n))
+      return ctx_strndup(c, line, n - tail);
   }
   ctx_fail(c, NULL, "\"%s\" is not a folder that moecc compile wrote: its MANIFEST names no network", folder);
 }
 
 const char *folder_setting(Ctx *c, const char *folder, const char *variable) {
   size_t bytes;
-  const char *line = strstr(read_file(c, ctx_format(c, "%s/Makefile", folder), &bytes), ctx_format(c, "\n%s := ", variable));
+  const char *line =
+      strstr(read_file(c, ctx_format(c, "%s/Makefile", folder), &bytes), ctx_format(c, "\n%s := ", variable));
   if (!line) return "";
   line += strlen(variable) + 5;
   return ctx_strndup(c, line, strcspn(line, "\n"));
@@ -97,7 +100,8 @@ static void list_sources(Engine *e) {
 /* ---- the system's compiler ---- */
 
 const char *engine_compiler(Ctx *c, Text *version) {
-  static const char *const names[] = {"clang", "clang-21", "clang-20", "clang-19", "clang-18", "clang-17", "clang-16", "gcc", "cc"};
+  static const char *const names[] = {"clang",    "clang-21", "clang-20", "clang-19", "clang-18",
+                                      "clang-17", "clang-16", "gcc",      "cc"};
   const char *wanted = getenv("CC");
   Text unused = {.ctx = c};
   if (!version) version = &unused;
@@ -136,8 +140,10 @@ static uint64_t source_hash(Engine *e, const Text *version, const char *flags) {
 static void check_machine(Engine *e) {
   const char *compiler = folder_setting(e->ctx, e->folder, "CC"), *native = target_find("native")->compiler;
   if (!*compiler || strcmp(compiler, "cc") == 0 || strcmp(compiler, native) == 0) return;
-  ctx_fail_status(e->ctx, EXIT_MACHINE, "\"%s\" was compiled for another machine, whose compiler is %s: use --engine tcc here, or "
-                  "moecc build and run it there", e->folder, compiler);
+  ctx_fail_status(e->ctx, EXIT_MACHINE,
+                  "\"%s\" was compiled for another machine, whose compiler is %s: use --engine tcc here, or "
+                  "moecc build and run it there",
+                  e->folder, compiler);
 }
 
 static void remove_file(void *path) { (void)unlink(path); }
@@ -152,7 +158,8 @@ static const char **compiler_line(Engine *e, const char *compiler, const char *f
   argv[n++] = compiler;
   for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++) argv[n++] = fixed[i];
   argv[n++] = output;
-  for (char *save = NULL, *flag = strtok_r(ctx_strdup(c, flags), " ", &save); flag && n < MOST_FLAGS; flag = strtok_r(NULL, " ", &save))
+  for (char *save = NULL, *flag = strtok_r(ctx_strdup(c, flags), " ", &save); flag && n < MOST_FLAGS;
+       flag = strtok_r(NULL, " ", &save))
     argv[n++] = flag;
   argv[n++] = ctx_format(c, "-I%s", e->folder);
   for (size_t i = 0; i < e->n_sources; i++)
@@ -174,8 +181,10 @@ static void build_with_compiler(Engine *e) {
   progress_step("compiling the C with %s", strlen(compiler) < 40 ? compiler : "$CC");
   ctx_defer(c, remove_file, making);
   if (process_run(c, compiler_line(e, compiler, flags, making), &messages, true) != 0)
-    ctx_fail_status(c, EXIT_MACHINE, "%s does not compile the network's C:\n%s", compiler, messages.text ? messages.text : "");
-  if (rename(making, e->program) != 0) ctx_fail_status(c, EXIT_MACHINE, "cannot write \"%s\": %s", e->program, strerror(errno));
+    ctx_fail_status(c, EXIT_MACHINE, "%s does not compile the network's C:\n%s", compiler,
+                    messages.text ? messages.text : "");
+  if (rename(making, e->program) != 0)
+    ctx_fail_status(c, EXIT_MACHINE, "cannot write \"%s\": %s", e->program, strerror(errno));
   ctx_undefer(c, remove_file, making);
   progress_pause();
 }
@@ -214,8 +223,10 @@ static void run_tcc(void *arg) {
 
 static void check_tcc(const Engine *e) {
   if (e->assembly)
-    ctx_fail_status(e->ctx, EXIT_MACHINE, "\"%s\" has its weights in assembly, which tcc cannot link: use --engine cc, or compile with "
-                    "--weights file", e->folder);
+    ctx_fail_status(e->ctx, EXIT_MACHINE,
+                    "\"%s\" has its weights in assembly, which tcc cannot link: use --engine cc, or compile with "
+                    "--weights file",
+                    e->folder);
 }
 
 /* ---- engines ---- */
@@ -224,8 +235,10 @@ Engine *engine_open(Ctx *c, const char *folder, const char *name, EngineKind kin
   Engine *e = ctx_alloc(c, sizeof *e);
   *e = (Engine){.ctx = c, .kind = kind, .folder = folder, .name = name};
   list_sources(e);
-  if (kind == ENGINE_CC) build_with_compiler(e);
-  else check_tcc(e);
+  if (kind == ENGINE_CC)
+    build_with_compiler(e);
+  else
+    check_tcc(e);
   return e;
 }
 

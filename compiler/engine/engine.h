@@ -10,12 +10,12 @@ typedef struct Engine Engine;
 /* Builds the driver of an emitted folder; name: the network's identifier. With ENGINE_CC what was built is kept in the
  * user's cache folder, keyed by content. Leaves with EXIT_MACHINE if there is no compiler or it fails. */
 Engine *engine_open(Ctx *c, const char *folder, const char *name, EngineKind kind);
-/* Runs the driver with arguments (NULL behind the last), its stdout being appended to *out (NULL: goes to ours). Returns
- * the driver's exit status; its messages go to our stderr. */
+/* Runs the driver with arguments (NULL behind the last), its stdout being appended to *out (NULL: goes to ours).
+ * Returns the driver's exit status; its messages go to our stderr. */
 int engine_run(Engine *e, const char *const *arguments, Text *out);
 
-/* The compiler of this machine: $CC if it works, else clang, else gcc; *version (may be NULL) gets what it says of itself.
- * Leaves with EXIT_MACHINE if there is none. */
+/* The compiler of this machine: $CC if it works, else clang, else gcc; *version (may be NULL) gets what it says of
+ * itself. Leaves with EXIT_MACHINE if there is none. */
 const char *engine_compiler(Ctx *c, Text *version);
 /* What a folder's Makefile says after "VARIABLE := "; "" if it does not. */
 const char *folder_setting(Ctx *c, const char *folder, const char *variable);

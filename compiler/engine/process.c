@@ -28,8 +28,10 @@ static void remove_tree(void *arg) {
     struct stat s;
     if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
     if (snprintf(inner, sizeof inner, "%s/%s", path, entry->d_name) >= (int)sizeof inner) continue;
-    if (lstat(inner, &s) == 0 && S_ISDIR(s.st_mode)) remove_tree(inner);
-    else (void)unlink(inner);
+    if (lstat(inner, &s) == 0 && S_ISDIR(s.st_mode))
+      remove_tree(inner);
+    else
+      (void)unlink(inner);
   }
   if (d) (void)closedir(d);
   (void)rmdir(path);
@@ -38,7 +40,8 @@ static void remove_tree(void *arg) {
 const char *temporary_folder(Ctx *c) {
   const char *base = getenv("TMPDIR");
   char *path = ctx_format(c, "%s/moecc-XXXXXX", base && *base ? base : "/tmp");
-  if (!mkdtemp(path)) ctx_fail_status(c, EXIT_MACHINE, "cannot make a temporary folder \"%s\": %s", path, strerror(errno));
+  if (!mkdtemp(path))
+    ctx_fail_status(c, EXIT_MACHINE, "cannot make a temporary folder \"%s\": %s", path, strerror(errno));
   ctx_defer(c, remove_tree, path);
   return path;
 }
@@ -70,8 +73,10 @@ static void read_all(Ctx *c, pid_t child, int fd, Text *out) {
     check(c, child, fd);
     if (ready == 0 || (ready < 0 && errno == EINTR)) continue;
     ssize_t n = read(fd, block, sizeof block);
-    if (n > 0) text_write(out, block, (size_t)n);
-    else if (n == 0 || errno != EINTR) break;
+    if (n > 0)
+      text_write(out, block, (size_t)n);
+    else if (n == 0 || errno != EINTR)
+      break;
   }
   (void)close(fd);
 }

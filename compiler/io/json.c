@@ -28,10 +28,14 @@ const char *json_text(Ctx *c, const char *text) {
   for (const char *s = text; *s;) {
     unsigned char ch = (unsigned char)*s;
     size_t n = ch < 128 ? 1 : utf8_length((const unsigned char *)s);
-    if (ch == '"' || ch == '\\') text_add(&t, "\\%c", ch);
-    else if (ch < 32) text_add(&t, "\\u%04x", ch);
-    else if (n) text_write(&t, s, n);
-    else text_add(&t, "\\ufffd");
+    if (ch == '"' || ch == '\\')
+      text_add(&t, "\\%c", ch);
+    else if (ch < 32)
+      text_add(&t, "\\u%04x", ch);
+    else if (n)
+      text_write(&t, s, n);
+    else
+      text_add(&t, "\\ufffd");
     s += n ? n : 1;
   }
   text_add(&t, "\"");

@@ -120,7 +120,7 @@ static Picture *render_depth(Image *m) {
   need_channels(m, 1, 1);
   Picture *p = new_picture(m);
   Rgb colour[STEPS];
-  for (int i = 0; i < STEPS; i++) colour[i] = colour_of_number(i / (STEPS - 1.0));
+  for (int i = 0; i < STEPS; i++) colour[i] = colour_of_number(i / (double)(STEPS - 1));
   double low = 0, high = 1;
   const char *unit = described_get(m->about, "unit", "");
   bool any = usual_range(m, &low, &high);

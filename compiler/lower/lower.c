@@ -20,7 +20,7 @@ void lower_none(Program *p, Node *n) {
 
 /* ---- storages and views ---- */
 
-static Storage *new_storage(Program *p, int kind, const char *name, DType t, int64_t bytes) {
+static Storage *new_storage(Program *p, enum StorageKind kind, const char *name, DType t, int64_t bytes) {
   Storage *s = ctx_alloc(p->ctx, sizeof *s);
   s->kind = kind;
   s->id = (int)p->n_storage;
@@ -147,7 +147,7 @@ static const char *describe_call(Program *p, const Node *n) {
   return t.text;
 }
 
-static Step *add_step(Program *p, const Node *n, int kind) {
+static Step *add_step(Program *p, const Node *n, enum StepKind kind) {
   Step *s = ctx_alloc(p->ctx, sizeof *s);
   s->kind = kind;
   s->program = p;

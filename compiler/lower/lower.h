@@ -32,7 +32,7 @@ const Target *target_at(size_t i);             /* all of them, NULL behind the l
 /* ---- storage and views ----------------------------------------------------------------------------------------------- */
 
 typedef struct Storage {
-  enum { ST_ARENA, ST_INPUT, ST_OUTPUT, ST_WEIGHT } kind;
+  enum StorageKind { ST_ARENA, ST_INPUT, ST_OUTPUT, ST_WEIGHT } kind;
   int id;
   const char *name;      /* for emitted code: of the first value that lives here */
   DType dtype;
@@ -123,7 +123,7 @@ typedef struct Unit {
 
 enum { MAX_BODY = 6 };
 typedef struct Step {
-  enum { STEP_CALL, STEP_EXPERTS } kind;
+  enum StepKind { STEP_CALL, STEP_EXPERTS } kind;
   Kernel *kernel;
   Arg *arg; size_t n_args, cap_args;
   Unit *unit;             /* its weights, or NULL */

@@ -1,5 +1,5 @@
-/* Preloaded into the compiler: the FAIL_AT-th call of those below fails with FAIL_ERRNO. How many there were is written to
- * the file COUNT_TO at exit. */
+/* Preloaded into the compiler: the FAIL_AT-th call of those below fails with FAIL_ERRNO. How many there were is written
+ * to the file COUNT_TO at exit. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -20,7 +20,7 @@ static int fails(void) {
 
 __attribute__((destructor)) static void report(void) {
   const char *path = getenv("COUNT_TO");
-  FILE *(*open_file)(const char *, const char *) = (FILE *(*)(const char *, const char *))dlsym(RTLD_NEXT, "fopen");
+  FILE *(*open_file)(const char *, const char *) = (FILE * (*)(const char *, const char *)) dlsym(RTLD_NEXT, "fopen");
   FILE *f = path ? open_file(path, "w") : NULL;
   if (!f) return;
   fprintf(f, "%ld\n", calls);

@@ -267,9 +267,12 @@ def test_reading_a_part_is_enough(cli: Cli) -> None:
 
 @pytest.fixture
 def slow_cc(cli: Cli) -> Path:
-    """A compiler that takes its time."""
+    """A compiler that takes its time, and makes a program that does nothing."""
     path = cli.place / "slow-cc"
-    path.write_text('#!/bin/sh\n[ "$1" = --version ] && exec echo slow $$\nsleep 2\nexec gcc "$@"\n')
+    path.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && exec echo slow $$\nsleep 1.5\n'
+        'while [ "$1" != -o ]; do shift; done\nprintf "#!/bin/sh\\n" >"$2"\nchmod +x "$2"\n'
+    )
     path.chmod(0o755)
     return path
 

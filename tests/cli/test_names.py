@@ -19,8 +19,8 @@ HOSTILE = [
     "*/ int main(void) {", '"); system("touch owned"); ("', "a\nb", "\\", "??/", "%s%n", "/*", "//", "ä", "€ 😀", " ", "..",
     "../../up", "a/b/c", "1st", "A B", "A_B", "A-B", "a_b", "x" * 300, "int", "double", "restrict", "class", "template", "NULL",
     "I", "main", "errno", "stdin", "memcpy", "strlen", "time", "exp", "vf", "moecc_rt", "m", "f", "w", "status", "next",
-    "count", "network", "arena_bytes", "unit_0", "init", "close", "all", "\x1b[31m", "#define x", "\\\n", "'", "`id`", "$(id)", "-o",
-    "--help", "layer", "trunk", "con", "build", "MANIFEST",
+    "count", "network", "arena_bytes", "unit_0", "init", "close", "all", "\x1b[31m", "#define x", "\\\n", "'", "`id`", "$(id)",
+    "-o", "--help", "layer", "trunk", "con", "build", "MANIFEST",
 ]  # fmt: skip
 NETWORKS = [
     "tasks", "time", "Options", "usage", "USAGE", "read", "main", "int", "moecc", "y0", "Tensor", "a b", "9", "λ", "blocks",

@@ -6,6 +6,12 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+/* An input that holds the words itself is no find. */
+static bool own_mistake(const FuzzInput *in, const char *message) {
+  static const char words[] = "internal error";
+  return strstr(message, words) && !memmem(in->data, in->bytes, words, sizeof words - 1);
+}
+
 void fuzz_run(void (*body)(Ctx *c, void *input), const uint8_t *data, size_t bytes) {
   FuzzInput input = {data, bytes};
   Ctx *c = ctx_new();
@@ -14,7 +20,7 @@ void fuzz_run(void (*body)(Ctx *c, void *input), const uint8_t *data, size_t byt
   if (status == EXIT_USAGE) abort();
   if (status == EXIT_MODEL && !ctx_message_count(c)) abort();
   for (size_t i = 0; i < ctx_message_count(c); i++)
-    if (strstr(ctx_message(c, i), "internal error")) {
+    if (own_mistake(&input, ctx_message(c, i))) {
       fprintf(stderr, "%s\n", ctx_message(c, i));
       abort();
     }

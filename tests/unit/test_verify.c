@@ -79,7 +79,8 @@ static void test_not_numbers(void **state) {
     assert_true(compare_tensors(both[i], FLOATS(NAN, INFINITY, -INFINITY), FLOATS(NAN, INFINITY, -INFINITY)).ok);
     assert_false(compare_tensors(both[i], FLOATS(NAN, 1), FLOATS(0, 1)).ok);
     assert_false(compare_tensors(both[i], FLOATS(0, 1), FLOATS(NAN, 1)).ok);
-    assert_false(compare_tensors(both[i], FLOATS(NAN, 1, 1), FLOATS(0, 1, 1 + 1e-6f)).ok); /* a later error hides nothing */
+    assert_false(
+        compare_tensors(both[i], FLOATS(NAN, 1, 1), FLOATS(0, 1, 1 + 1e-6f)).ok); /* a later error hides nothing */
     assert_false(compare_tensors(both[i], FLOATS(INFINITY, 1), FLOATS(0, 1)).ok);
     assert_false(compare_tensors(both[i], FLOATS(0, 1), FLOATS(INFINITY, 1)).ok);
     assert_false(compare_tensors(both[i], FLOATS(-INFINITY), FLOATS(INFINITY)).ok);
@@ -247,7 +248,8 @@ static void test_json(void **state) {
   (void)state;
   assert_string_equal(json_text(c, "a\"\\\n\x01"), "\"a\\\"\\\\\\u000a\\u0001\"");
   assert_string_equal(json_text(c, "\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80"), "\"\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80\"");
-  assert_string_equal(json_text(c, "\xff.\xc3.\xc0\x80.\xed\xa0\x80"), "\"\\ufffd.\\ufffd.\\ufffd\\ufffd.\\ufffd\\ufffd\\ufffd\"");
+  assert_string_equal(json_text(c, "\xff.\xc3.\xc0\x80.\xed\xa0\x80"),
+                      "\"\\ufffd.\\ufffd.\\ufffd\\ufffd.\\ufffd\\ufffd\\ufffd\"");
   assert_string_equal(json_number(c, 0.5), "0.5");
   assert_string_equal(json_number(c, NAN), "null");
 }
@@ -255,10 +257,20 @@ static void test_json(void **state) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void) {
-  const struct CMUnitTest tests[] = {
-      TEST(test_equal), TEST(test_relative_to_the_largest), TEST(test_given_tolerance), TEST(test_not_numbers), TEST(test_integers),
-      TEST(test_other_shapes), TEST(test_half_precision), TEST(test_layers_agree), TEST(test_first_layer_is_named),
-      TEST(test_same_numbers_are_common), TEST(test_other_numbers_are_not), TEST(test_margin_of_scores),
-      TEST(test_margin_of_probabilities), TEST(test_margin_with_nan), TEST(test_json)};
+  const struct CMUnitTest tests[] = {TEST(test_equal),
+                                     TEST(test_relative_to_the_largest),
+                                     TEST(test_given_tolerance),
+                                     TEST(test_not_numbers),
+                                     TEST(test_integers),
+                                     TEST(test_other_shapes),
+                                     TEST(test_half_precision),
+                                     TEST(test_layers_agree),
+                                     TEST(test_first_layer_is_named),
+                                     TEST(test_same_numbers_are_common),
+                                     TEST(test_other_numbers_are_not),
+                                     TEST(test_margin_of_scores),
+                                     TEST(test_margin_of_probabilities),
+                                     TEST(test_margin_with_nan),
+                                     TEST(test_json)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
