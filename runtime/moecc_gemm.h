@@ -3,8 +3,8 @@
  *   out[r][c] = sum over s, k of x[s][r][k] * w[(s * length + k) * step + c]
  *
  * x is read in place through row pointers, so that strided, gathered and convolved rows are all the same; w lies in
- * panels of NR columns (step = NR when packed). Each out[r][c] is one chain of vf_fma, k ascending, however many rows or
- * columns the tile has. Rows, columns and vectors are constants at every call, and all is inlined: the sums stay in
+ * panels of NR columns (step = NR when packed). Each out[r][c] is one chain of vf_fma, k ascending, however many rows
+ * or columns the tile has. Rows, columns and vectors are constants at every call, and all is inlined: the sums stay in
  * registers when rows * vectors + vectors + 1 of them exist.
  */
 #ifndef MOECC_GEMM_H
@@ -14,7 +14,7 @@
 #include "moecc_simd.h"
 
 enum { MOECC_TILE_ROWS = 14, MOECC_TILE_COLUMNS = 64 }; /* the largest */
-enum { MOECC_LINE = 16 };                              /* floats that one prefetch brings */
+enum { MOECC_LINE = 16 };                               /* floats that one prefetch brings */
 
 #if defined(__TINYC__)
 #define MOECC_INLINE static inline
@@ -28,15 +28,13 @@ enum { MOECC_LINE = 16 };                              /* floats that one prefet
 #endif
 
 /* Where part i of n things in `parts` parts begins; the parts differ by one at most. */
-static inline size_t moecc_cut(size_t n, size_t parts, size_t i)
-{
+static inline size_t moecc_cut(size_t n, size_t parts, size_t i) {
   return n / parts * i + (i < n % parts ? i : n % parts);
 }
 
-/* What tile number `tile` over panel w prefetches of the next panel, a line for each of its `depth` steps of k: a third of a
- * panel of 48 columns, for example. Behind the panel's end, or without one, it is w, which costs nothing. */
-static inline const float *moecc_ahead(const float *w, const float *next, size_t depth, size_t columns, size_t tile)
-{
+/* What tile number `tile` over panel w prefetches of the next panel, a line for each of its `depth` steps of k: a third
+ * of a panel of 48 columns, for example. Behind the panel's end, or without one, it is w, which costs nothing. */
+static inline const float *moecc_ahead(const float *w, const float *next, size_t depth, size_t columns, size_t tile) {
   return next && tile * MOECC_LINE < columns ? next + tile * depth * MOECC_LINE : w;
 }
 
@@ -45,8 +43,7 @@ static inline const float *moecc_ahead(const float *w, const float *next, size_t
 /* tcc keeps nothing in registers between statements: long expressions, in the same order of additions. */
 static inline void moecc_tile(size_t most, size_t vectors, size_t rows, const float *const *x, size_t segments,
                               size_t length, const float *w, size_t step, const float *ahead, float *out,
-                              size_t out_row)
-{
+                              size_t out_row) {
   (void)most;
   (void)ahead;
   for (size_t r = 0; r < rows; r++)
@@ -67,8 +64,7 @@ static inline void moecc_tile(size_t most, size_t vectors, size_t rows, const fl
 #else
 
 MOECC_INLINE void moecc_tile_rows(size_t rows, size_t vectors, const float *const *x, size_t segments, size_t length,
-                                  const float *w, size_t step, const float *ahead, float *out, size_t out_row)
-{
+                                  const float *w, size_t step, const float *ahead, float *out, size_t out_row) {
   vf sum[MOECC_TILE_ROWS][MOECC_TILE_COLUMNS / VF_LANES];
   MOECC_UNROLL for (size_t r = 0; r < rows; r++) {
     MOECC_UNROLL for (size_t v = 0; v < vectors; v++) sum[r][v] = vf_zero();
@@ -94,23 +90,48 @@ MOECC_INLINE void moecc_tile_rows(size_t rows, size_t vectors, const float *cons
 /* rows: 1 … most; x: segments times `rows` pointers; out: rows of `vectors` vectors, out_row apart. */
 MOECC_INLINE void moecc_tile(size_t most, size_t vectors, size_t rows, const float *const *x, size_t segments,
                              size_t length, const float *w, size_t step, const float *ahead, float *out,
-                             size_t out_row)
-{
+                             size_t out_row) {
   switch (rows) {
   case 1: moecc_tile_rows(1, vectors, x, segments, length, w, step, ahead, out, out_row); break;
-  case 2: if (most >= 2) moecc_tile_rows(2, vectors, x, segments, length, w, step, ahead, out, out_row); break;
-  case 3: if (most >= 3) moecc_tile_rows(3, vectors, x, segments, length, w, step, ahead, out, out_row); break;
-  case 4: if (most >= 4) moecc_tile_rows(4, vectors, x, segments, length, w, step, ahead, out, out_row); break;
-  case 5: if (most >= 5) moecc_tile_rows(5, vectors, x, segments, length, w, step, ahead, out, out_row); break;
-  case 6: if (most >= 6) moecc_tile_rows(6, vectors, x, segments, length, w, step, ahead, out, out_row); break;
-  case 7: if (most >= 7) moecc_tile_rows(7, vectors, x, segments, length, w, step, ahead, out, out_row); break;
-  case 8: if (most >= 8) moecc_tile_rows(8, vectors, x, segments, length, w, step, ahead, out, out_row); break;
-  case 9: if (most >= 9) moecc_tile_rows(9, vectors, x, segments, length, w, step, ahead, out, out_row); break;
-  case 10: if (most >= 10) moecc_tile_rows(10, vectors, x, segments, length, w, step, ahead, out, out_row); break;
-  case 11: if (most >= 11) moecc_tile_rows(11, vectors, x, segments, length, w, step, ahead, out, out_row); break;
-  case 12: if (most >= 12) moecc_tile_rows(12, vectors, x, segments, length, w, step, ahead, out, out_row); break;
-  case 13: if (most >= 13) moecc_tile_rows(13, vectors, x, segments, length, w, step, ahead, out, out_row); break;
-  default: if (most >= 14) moecc_tile_rows(14, vectors, x, segments, length, w, step, ahead, out, out_row); break;
+  case 2:
+    if (most >= 2) moecc_tile_rows(2, vectors, x, segments, length, w, step, ahead, out, out_row);
+    break;
+  case 3:
+    if (most >= 3) moecc_tile_rows(3, vectors, x, segments, length, w, step, ahead, out, out_row);
+    break;
+  case 4:
+    if (most >= 4) moecc_tile_rows(4, vectors, x, segments, length, w, step, ahead, out, out_row);
+    break;
+  case 5:
+    if (most >= 5) moecc_tile_rows(5, vectors, x, segments, length, w, step, ahead, out, out_row);
+    break;
+  case 6:
+    if (most >= 6) moecc_tile_rows(6, vectors, x, segments, length, w, step, ahead, out, out_row);
+    break;
+  case 7:
+    if (most >= 7) moecc_tile_rows(7, vectors, x, segments, length, w, step, ahead, out, out_row);
+    break;
+  case 8:
+    if (most >= 8) moecc_tile_rows(8, vectors, x, segments, length, w, step, ahead, out, out_row);
+    break;
+  case 9:
+    if (most >= 9) moecc_tile_rows(9, vectors, x, segments, length, w, step, ahead, out, out_row);
+    break;
+  case 10:
+    if (most >= 10) moecc_tile_rows(10, vectors, x, segments, length, w, step, ahead, out, out_row);
+    break;
+  case 11:
+    if (most >= 11) moecc_tile_rows(11, vectors, x, segments, length, w, step, ahead, out, out_row);
+    break;
+  case 12:
+    if (most >= 12) moecc_tile_rows(12, vectors, x, segments, length, w, step, ahead, out, out_row);
+    break;
+  case 13:
+    if (most >= 13) moecc_tile_rows(13, vectors, x, segments, length, w, step, ahead, out, out_row);
+    break;
+  default:
+    if (most >= 14) moecc_tile_rows(14, vectors, x, segments, length, w, step, ahead, out, out_row);
+    break;
   }
 }
 

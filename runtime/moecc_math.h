@@ -149,7 +149,7 @@ static inline vf vf_softplus(vf x) { return vf_max(vf_zero(), x) + vf_log1p_pos(
 
 /* ---- one float: the first lane of the above ---------------------------------------------------------------------- */
 
-#define MOECC_FIRST_LANE(fn) \
+#define MOECC_FIRST_LANE(fn)                                                                                           \
   static inline float moecc_##fn##_f32(float x) { return vf_get(vf_##fn(vf_set1(x)), 0); }
 MOECC_FIRST_LANE(abs)
 MOECC_FIRST_LANE(sqrt)
@@ -174,7 +174,7 @@ static inline float moecc_fma_f32(float a, float b, float c) {
 }
 
 /* Seldom used functions, rounded from double. */
-#define MOECC_FROM_DOUBLE(fn) \
+#define MOECC_FROM_DOUBLE(fn)                                                                                          \
   static inline float moecc_##fn##_f32(float x) { return (float)moecc_##fn##_f64((double)x); }
 MOECC_FROM_DOUBLE(log1p)
 MOECC_FROM_DOUBLE(expm1)
@@ -207,43 +207,43 @@ static inline float moecc_clip_f32(float x, float lo, float hi) {
 /* ---- integers: total and wrapping ------------------------------------------------------------------------------- */
 
 /* T: type, S: its short name, W: an unsigned type in which the arithmetic is done, BITS, LOW: lowest value. */
-#define MOECC_INTEGER(T, S, W, BITS, LOW) \
-  static inline T moecc_add_##S(T a, T b) { return (T)((W)a + (W)b); } \
-  static inline T moecc_sub_##S(T a, T b) { return (T)((W)a - (W)b); } \
-  static inline T moecc_mul_##S(T a, T b) { return (T)((W)a * (W)b); } \
-  static inline T moecc_neg_##S(T a) { return (T)((W)0 - (W)a); } \
-  static inline T moecc_abs_##S(T a) { return a > 0 ? a : (T)((W)0 - (W)a); } \
-  static inline T moecc_max_##S(T a, T b) { return a > b ? a : b; } \
-  static inline T moecc_min_##S(T a, T b) { return a < b ? a : b; } \
-  static inline T moecc_clip_##S(T x, T lo, T hi) { \
-    T y = lo > x ? lo : x; \
-    return hi < y ? hi : y; \
-  } \
-  /* towards zero; the lowest value by -1 wraps */ \
-  static inline T moecc_div_##S(T a, T b) { \
-    if (b == 0) return 0; \
-    if ((LOW) != 0 && b == (T)-1) return (T)((W)0 - (W)a); \
-    return (T)(a / b); \
-  } \
-  /* with the sign of a */ \
-  static inline T moecc_fmod_##S(T a, T b) { \
-    if (b == 0 || ((LOW) != 0 && b == (T)-1)) return 0; \
-    return (T)(a % b); \
-  } \
-  /* with the sign of b */ \
-  static inline T moecc_mod_##S(T a, T b) { \
-    T r = moecc_fmod_##S(a, b); \
-    return (LOW) != 0 && r != 0 && (r > 0) != (b > 0) ? (T)(r + b) : r; \
-  } \
-  /* a negative exponent rounds towards zero */ \
-  static inline T moecc_pow_##S(T a, int64_t n) { \
-    W r = 1, f = (W)a; \
-    if (n < 0) return a == 1 ? 1 : (LOW) != 0 && a == (T)-1 ? (n % 2 ? a : 1) : 0; \
-    for (; n; n /= 2, f = f * f) \
-      if (n % 2) r = r * f; \
-    return (T)r; \
-  } \
-  static inline T moecc_shl_##S(T a, T n) { return (T)((uint64_t)n < (BITS) ? (W)a << n : 0); } \
+#define MOECC_INTEGER(T, S, W, BITS, LOW)                                                                              \
+  static inline T moecc_add_##S(T a, T b) { return (T)((W)a + (W)b); }                                                 \
+  static inline T moecc_sub_##S(T a, T b) { return (T)((W)a - (W)b); }                                                 \
+  static inline T moecc_mul_##S(T a, T b) { return (T)((W)a * (W)b); }                                                 \
+  static inline T moecc_neg_##S(T a) { return (T)((W)0 - (W)a); }                                                      \
+  static inline T moecc_abs_##S(T a) { return a > 0 ? a : (T)((W)0 - (W)a); }                                          \
+  static inline T moecc_max_##S(T a, T b) { return a > b ? a : b; }                                                    \
+  static inline T moecc_min_##S(T a, T b) { return a < b ? a : b; }                                                    \
+  static inline T moecc_clip_##S(T x, T lo, T hi) {                                                                    \
+    T y = lo > x ? lo : x;                                                                                             \
+    return hi < y ? hi : y;                                                                                            \
+  }                                                                                                                    \
+  /* towards zero; the lowest value by -1 wraps */                                                                     \
+  static inline T moecc_div_##S(T a, T b) {                                                                            \
+    if (b == 0) return 0;                                                                                              \
+    if ((LOW) != 0 && b == (T) - 1) return (T)((W)0 - (W)a);                                                           \
+    return (T)(a / b);                                                                                                 \
+  }                                                                                                                    \
+  /* with the sign of a */                                                                                             \
+  static inline T moecc_fmod_##S(T a, T b) {                                                                           \
+    if (b == 0 || ((LOW) != 0 && b == (T) - 1)) return 0;                                                              \
+    return (T)(a % b);                                                                                                 \
+  }                                                                                                                    \
+  /* with the sign of b */                                                                                             \
+  static inline T moecc_mod_##S(T a, T b) {                                                                            \
+    T r = moecc_fmod_##S(a, b);                                                                                        \
+    return (LOW) != 0 && r != 0 && (r > 0) != (b > 0) ? (T)(r + b) : r;                                                \
+  }                                                                                                                    \
+  /* a negative exponent rounds towards zero */                                                                        \
+  static inline T moecc_pow_##S(T a, int64_t n) {                                                                      \
+    W r = 1, f = (W)a;                                                                                                 \
+    if (n < 0) return a == 1 ? 1 : (LOW) != 0 && a == (T) - 1 ? (n % 2 ? a : 1) : 0;                                   \
+    for (; n; n /= 2, f = f * f)                                                                                       \
+      if (n % 2) r = r * f;                                                                                            \
+    return (T)r;                                                                                                       \
+  }                                                                                                                    \
+  static inline T moecc_shl_##S(T a, T n) { return (T)((uint64_t)n < (BITS) ? (W)a << n : 0); }                        \
   static inline T moecc_shr_##S(T a, T n) { return (T)((uint64_t)n < (BITS) ? a >> n : 0); }
 MOECC_INTEGER(int8_t, i8, uint32_t, 8, INT8_MIN)
 MOECC_INTEGER(uint8_t, u8, uint32_t, 8, 0)
@@ -276,13 +276,14 @@ MOECC_INTEGER(uint64_t, u64, uint64_t, 64, 0)
 #define MOECC_LOWEST_f64  (-1.7976931348623157e+308)
 #define MOECC_HIGHEST_f64 1.7976931348623157e+308
 
-/* ---- conversions --------------------------------------------------------------------------------------------------- */
+/* ---- conversions ---------------------------------------------------------------------------------------------------
+ */
 
 /* Towards zero; what does not fit becomes the nearest that does, NaN becomes 0. HIGH: 2^bits, the first too large. */
-#define MOECC_SATURATE(T, S, HIGH) \
-  static inline T moecc_trunc_##S(double x) { \
-    if (!(x > (double)MOECC_LOWEST_##S)) return x != x ? 0 : (T)MOECC_LOWEST_##S; \
-    return x >= HIGH ? (T)MOECC_HIGHEST_##S : (T)x; \
+#define MOECC_SATURATE(T, S, HIGH)                                                                                     \
+  static inline T moecc_trunc_##S(double x) {                                                                          \
+    if (!(x > (double)MOECC_LOWEST_##S)) return x != x ? 0 : (T)MOECC_LOWEST_##S;                                      \
+    return x >= HIGH ? (T)MOECC_HIGHEST_##S : (T)x;                                                                    \
   }
 MOECC_SATURATE(int8_t, i8, 128.0)
 MOECC_SATURATE(uint8_t, u8, 256.0)
@@ -294,9 +295,14 @@ MOECC_SATURATE(int64_t, i64, 9223372036854775808.0)
 MOECC_SATURATE(uint64_t, u64, 18446744073709551616.0)
 #undef MOECC_SATURATE
 
-static inline float moecc_bf16_to_f32(uint16_t h) { return vf_get(vf_of_bits(vi_set1((int32_t)((uint32_t)h << 16))), 0); }
+static inline float moecc_bf16_to_f32(uint16_t h) {
+  return vf_get(vf_of_bits(vi_set1((int32_t)((uint32_t)h << 16))), 0);
+}
 static inline uint32_t moecc_bits_f32(float x) {
-  union { float f; uint32_t u; } b;
+  union {
+    float f;
+    uint32_t u;
+  } b;
   b.f = x;
   return b.u;
 }
@@ -308,7 +314,10 @@ static inline uint16_t moecc_f32_to_bf16(float x) {
 }
 static inline float moecc_f16_to_f32(uint16_t h) {
   uint32_t sign = (uint32_t)(h & 0x8000) << 16, e = h >> 10 & 31, m = h & 0x3ff;
-  union { uint32_t u; float f; } b;
+  union {
+    uint32_t u;
+    float f;
+  } b;
   if (e == 0) {
     float tiny = (float)m * 0x1p-24f;
     return sign ? -tiny : tiny;

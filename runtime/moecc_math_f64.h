@@ -10,12 +10,18 @@
 #include <stdint.h>
 
 static inline int64_t moecc_bits_f64(double x) {
-  union { double f; int64_t i; } u;
+  union {
+    double f;
+    int64_t i;
+  } u;
   u.f = x;
   return u.i;
 }
 static inline double moecc_of_bits_f64(int64_t i) {
-  union { double f; int64_t i; } u;
+  union {
+    double f;
+    int64_t i;
+  } u;
   u.i = i;
   return u.f;
 }
@@ -127,7 +133,8 @@ static inline double moecc_softplus_f64(double x) {
   return (x > 0 || x != x ? x : 0) + moecc_log1p_f64(moecc_exp_f64(-moecc_abs_f64(x)));
 }
 
-/* ---- trigonometry ------------------------------------------------------------------------------------------------- */
+/* ---- trigonometry -------------------------------------------------------------------------------------------------
+ */
 
 /* sin and cos of |r| <= pi/4 by their series. */
 static inline double moecc_sin_core_f64(double r) {

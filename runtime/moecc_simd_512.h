@@ -1,4 +1,5 @@
-/* moecc_simd_512.h: sixteen floats, AVX-512 F, DQ and VL (x86-64-v4). What the operations mean: moecc_simd_generic.h. */
+/* moecc_simd_512.h: sixteen floats, AVX-512 F, DQ and VL (x86-64-v4). What the operations mean: moecc_simd_generic.h.
+ */
 #ifndef MOECC_SIMD_LANES_H
 #define MOECC_SIMD_LANES_H
 
@@ -63,8 +64,12 @@ static inline vf vf_max(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m51
 static inline vf vf_min(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
 static inline vf vf_abs(vf x) { return (vf)((vi)x & vi_set1(0x7fffffff)); }
 static inline vf vf_sqrt(vf x) { return (vf)_mm512_sqrt_ps((__m512)x); }
-static inline vf vf_floor(vf x) { return (vf)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
-static inline vf vf_ceil(vf x) { return (vf)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC); }
+static inline vf vf_floor(vf x) {
+  return (vf)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+}
+static inline vf vf_ceil(vf x) {
+  return (vf)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC);
+}
 static inline vf vf_trunc(vf x) { return (vf)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC); }
 static inline vf vf_round(vf x) {
   return (vf)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);

@@ -61,12 +61,18 @@ static inline vf vf_max(vf a, vf b) { return a > b ? a : b; }
 static inline vf vf_min(vf a, vf b) { return a < b ? a : b; }
 
 static inline vi vf_bits(vf x) {
-  union { float f; int32_t i; } u;
+  union {
+    float f;
+    int32_t i;
+  } u;
   u.f = x;
   return u.i;
 }
 static inline vf vf_of_bits(vi x) {
-  union { float f; int32_t i; } u;
+  union {
+    float f;
+    int32_t i;
+  } u;
   u.i = x;
   return u.f;
 }
@@ -116,7 +122,9 @@ static inline vf vf_scale(vf x, vf n) {
   return x * vf_of_bits((vi)((uint32_t)(half + 127) << 23)) * vf_of_bits((vi)((uint32_t)(k - half + 127) << 23));
 }
 /* x 2^n for x in (1/2, 2) and whole n in [-126, 126], cheaper. */
-static inline vf vf_scale_near(vf x, vf n) { return vf_of_bits((vi)((uint32_t)vf_bits(x) + ((uint32_t)(int32_t)n << 23))); }
+static inline vf vf_scale_near(vf x, vf n) {
+  return vf_of_bits((vi)((uint32_t)vf_bits(x) + ((uint32_t)(int32_t)n << 23)));
+}
 
 static inline float vf_sum(vf v) { return v; }
 static inline float vf_hmax(vf v) { return v; }

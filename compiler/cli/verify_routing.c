@@ -33,7 +33,7 @@ static void to_probabilities(double *x, int64_t n) {
 
 /* Between the k-th and the next in descending order. */
 static double margin_of(double *x, int64_t n, int64_t k) {
-  for (int64_t i = 0; i <= k; i++) {
+  for (int64_t i = 0; i <= k && i < n; i++) {
     int64_t best = i;
     for (int64_t e = i + 1; e < n; e++)
       if (x[e] > x[best] || isnan(x[best])) best = e;

@@ -12,9 +12,10 @@ bool name_taken(const NameSet *s, const char *name);
 /* Letters, digits and single underscores; never empty, a keyword, reserved, or beginning with a digit. At most 63 long.
  */
 const char *name_identifier(Ctx *c, const char *text);
-/* emit/network_name.c: the same for a network, whose name stands alone in C: nothing that the C library or the driver uses. */
+/* emit/network_name.c: the same for a network, whose name stands alone in C: nothing that the C library or the driver
+ * uses. */
 const char *network_name(Ctx *c, const char *text);
-bool name_in_library(const char *name); /* is it a function or type of the C library? */
+bool name_in_library(const char *name);                 /* is it a function or type of the C library? */
 const char *name_upper(Ctx *c, const char *identifier); /* for macros */
 /* Text for a C comment or string: printable ASCII, without comment marks, quotes and backslashes; at most 200 long. */
 const char *text_harmless(Ctx *c, const char *text);

@@ -65,10 +65,9 @@ static moecc_pack_entry entry_of(const PackUnit *u) {
 }
 
 static bool put_head(Sink *s, const PackUnit *units, size_t n, uint64_t model) {
-  const PackUnit *last = n > 0 ? &units[n - 1] : NULL;
   moecc_pack_head head = {.version = MOECC_PACK_VERSION, .order = MOECC_PACK_ORDER, .model = model};
   memcpy(head.magic, MOECC_PACK_MAGIC, sizeof head.magic);
-  head.bytes = last ? last->offset + pack_unit_bytes(last) : sizeof head;
+  head.bytes = n > 0 ? units[n - 1].offset + pack_unit_bytes(&units[n - 1]) : sizeof head;
   head.units = (uint32_t)n;
   head.sum = moecc_checksum(&head, offsetof(moecc_pack_head, sum), 0);
   for (size_t i = 0; i < n; i++) {

@@ -35,7 +35,10 @@ static char *read_file(Ctx *c, const char *path, size_t *bytes) {
   if (!f) ctx_fail_status(c, EXIT_MACHINE, "cannot read \"%s\": %s", path, strerror(errno));
   Text t = {.ctx = c};
   char block[16384];
-  for (size_t n; (n = fread(block, 1, sizeof block, f)) > 0;) text_write(&t, block, n);
+  for (size_t n = sizeof block; n == sizeof block;) { /* a short read is the end, or an error */
+    n = fread(block, 1, sizeof block, f);
+    text_write(&t, block, n);
+  }
   bool bad = ferror(f) != 0;
   (void)fclose(f);
   if (bad) ctx_fail_status(c, EXIT_MACHINE, "cannot read \"%s\": it is no file, or the disk fails", path);

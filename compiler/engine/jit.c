@@ -95,22 +95,39 @@ static void add_symbols(TCCState *s) {
     const char *name;
     const void *address;
   } symbols[] = {
-      {"moecc_for", (const void *)moecc_for}, {"memcpy", (const void *)memcpy},   {"memset", (const void *)memset},
-      {"memmove", (const void *)memmove},     {"sqrtf", (const void *)sqrtf},     {"sqrt", (const void *)sqrt},
-      {"fabs", (const void *)fabs},           {"fabsf", (const void *)fabsf},     {"floor", (const void *)floor},
-      {"floorf", (const void *)floorf},       {"ceil", (const void *)ceil},       {"ceilf", (const void *)ceilf},
-      {"rint", (const void *)rint},           {"rintf", (const void *)rintf},     {"fmod", (const void *)fmod},
-      {"fmodf", (const void *)fmodf},         {"trunc", (const void *)trunc},     {"truncf", (const void *)truncf},
-      {"__floatundisf", (const void *)u64_to_float},  {"__floatundidf", (const void *)u64_to_double},
-      {"__fixunssfdi", (const void *)float_to_u64},   {"__fixunsdfdi", (const void *)double_to_u64},
-      {"__fixsfdi", (const void *)float_to_i64},      {"__fixdfdi", (const void *)double_to_i64},
+      {"moecc_for", (const void *)moecc_for},
+      {"memcpy", (const void *)memcpy},
+      {"memset", (const void *)memset},
+      {"memmove", (const void *)memmove},
+      {"sqrtf", (const void *)sqrtf},
+      {"sqrt", (const void *)sqrt},
+      {"fabs", (const void *)fabs},
+      {"fabsf", (const void *)fabsf},
+      {"floor", (const void *)floor},
+      {"floorf", (const void *)floorf},
+      {"ceil", (const void *)ceil},
+      {"ceilf", (const void *)ceilf},
+      {"rint", (const void *)rint},
+      {"rintf", (const void *)rintf},
+      {"fmod", (const void *)fmod},
+      {"fmodf", (const void *)fmodf},
+      {"trunc", (const void *)trunc},
+      {"truncf", (const void *)truncf},
+      {"__floatundisf", (const void *)u64_to_float},
+      {"__floatundidf", (const void *)u64_to_double},
+      {"__fixunssfdi", (const void *)float_to_u64},
+      {"__fixunsdfdi", (const void *)double_to_u64},
+      {"__fixsfdi", (const void *)float_to_i64},
+      {"__fixdfdi", (const void *)double_to_i64},
   };
   for (size_t i = 0; i < sizeof symbols / sizeof *symbols; i++) tcc_add_symbol(s, symbols[i].name, symbols[i].address);
 }
 
 static void add_caller(Text *t, const Kernel *k, const Step *s) {
-  text_add(t, "\ntypedef union { const void *p; int64_t i; double f; } jit_arg;\nvoid jit_call(const jit_arg *a)\n{\n  %s(%s",
-           k->name, k->pool ? "0" : "");
+  text_add(
+      t,
+      "\ntypedef union { const void *p; int64_t i; double f; } jit_arg;\nvoid jit_call(const jit_arg *a)\n{\n  %s(%s",
+      k->name, k->pool ? "0" : "");
   for (size_t i = 0; i < s->n_args; i++) {
     const char *separator = i || k->pool ? ", " : "";
     switch (s->arg[i].kind) {

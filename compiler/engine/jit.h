@@ -1,5 +1,5 @@
-/* Runs lowered steps in this process: kernels are compiled in memory with libtcc, once per signature. Constant folding is
- * built on it, so that an operator has one meaning only: that of its template. */
+/* Runs lowered steps in this process: kernels are compiled in memory with libtcc, once per signature. Constant folding
+ * is built on it, so that an operator has one meaning only: that of its template. */
 #ifndef MOECC_ENGINE_JIT_H
 #define MOECC_ENGINE_JIT_H
 

@@ -226,13 +226,9 @@ bool ctx_message_is_error(const Ctx *c, size_t i) { return i < c->n_messages ? c
 
 /* ---- sizes, text, hashes ---- */
 
-bool size_mul(int64_t a, int64_t b, int64_t *out) {
-  return a >= 0 && b >= 0 && !__builtin_mul_overflow(a, b, out);
-}
+bool size_mul(int64_t a, int64_t b, int64_t *out) { return a >= 0 && b >= 0 && !__builtin_mul_overflow(a, b, out); }
 
-bool size_add(int64_t a, int64_t b, int64_t *out) {
-  return a >= 0 && b >= 0 && !__builtin_add_overflow(a, b, out);
-}
+bool size_add(int64_t a, int64_t b, int64_t *out) { return a >= 0 && b >= 0 && !__builtin_add_overflow(a, b, out); }
 
 int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 

@@ -385,8 +385,10 @@ char *node_describe(Ctx *c, const Node *n) {
 
 static void add_operand(Text *t, const Value *v, int i) {
   text_add(t, i ? ", " : "");
-  if (v) text_add(t, "%%%s %s", v->name, shape_text(t->ctx, v->dtype, &v->shape));
-  else text_add(t, "(absent)");
+  if (v)
+    text_add(t, "%%%s %s", v->name, shape_text(t->ctx, v->dtype, &v->shape));
+  else
+    text_add(t, "(absent)");
 }
 
 char *node_operands(Ctx *c, const Node *n) {

@@ -2,25 +2,20 @@
 #include "compiler.h"
 
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 static const struct {
   size_t size;
   const char *name, *brief, *c;
 } dtypes[DT_COUNT] = {
-    [DT_NONE] = {0, "undefined", "none", "void"},
-    [DT_F32] = {4, "float", "f32", "float"},
-    [DT_F64] = {8, "double", "f64", "double"},
-    [DT_F16] = {2, "float16", "f16", "uint16_t"},
-    [DT_BF16] = {2, "bfloat16", "bf16", "uint16_t"},
-    [DT_I8] = {1, "int8", "i8", "int8_t"},
-    [DT_U8] = {1, "uint8", "u8", "uint8_t"},
-    [DT_I16] = {2, "int16", "i16", "int16_t"},
-    [DT_U16] = {2, "uint16", "u16", "uint16_t"},
-    [DT_I32] = {4, "int32", "i32", "int32_t"},
-    [DT_U32] = {4, "uint32", "u32", "uint32_t"},
-    [DT_I64] = {8, "int64", "i64", "int64_t"},
-    [DT_U64] = {8, "uint64", "u64", "uint64_t"},
-    [DT_BOOL] = {1, "bool", "bool", "unsigned char"},
+    [DT_NONE] = {0, "undefined", "none", "void"},    [DT_F32] = {4, "float", "f32", "float"},
+    [DT_F64] = {8, "double", "f64", "double"},       [DT_F16] = {2, "float16", "f16", "uint16_t"},
+    [DT_BF16] = {2, "bfloat16", "bf16", "uint16_t"}, [DT_I8] = {1, "int8", "i8", "int8_t"},
+    [DT_U8] = {1, "uint8", "u8", "uint8_t"},         [DT_I16] = {2, "int16", "i16", "int16_t"},
+    [DT_U16] = {2, "uint16", "u16", "uint16_t"},     [DT_I32] = {4, "int32", "i32", "int32_t"},
+    [DT_U32] = {4, "uint32", "u32", "uint32_t"},     [DT_I64] = {8, "int64", "i64", "int64_t"},
+    [DT_U64] = {8, "uint64", "u64", "uint64_t"},     [DT_BOOL] = {1, "bool", "bool", "unsigned char"},
     [DT_STRING] = {0, "string", "str", "void"},
 };
 
@@ -37,9 +32,7 @@ DType dtype_from_name(const char *name) {
 
 bool dtype_is_float(DType t) { return t == DT_F32 || t == DT_F64 || t == DT_F16 || t == DT_BF16; }
 
-bool dtype_is_signed(DType t) {
-  return dtype_is_float(t) || t == DT_I8 || t == DT_I16 || t == DT_I32 || t == DT_I64;
-}
+bool dtype_is_signed(DType t) { return dtype_is_float(t) || t == DT_I8 || t == DT_I16 || t == DT_I32 || t == DT_I64; }
 
 /* ---- shapes ---- */
 
@@ -92,6 +85,16 @@ char *shape_text(Ctx *c, DType t, const Shape *s) {
 
 /* ---- tensors ---- */
 
+void pages_forget(const void *data, size_t bytes) {
+  uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+  uintptr_t from = ((uintptr_t)data + page - 1) / page * page, to = ((uintptr_t)data + bytes) / page * page;
+  if (from < to) madvise((void *)from, to - from, MADV_DONTNEED);
+}
+
+void tensor_rest(const Tensor *t) {
+  if (t->mapped) pages_forget(t->data, t->bytes);
+}
+
 Tensor *tensor_new(Ctx *c, DType t, int rank, const int64_t *dims, const void *data) {
   Tensor *x = ctx_alloc(c, sizeof *x);
   x->dtype = t;
@@ -135,26 +138,62 @@ bool tensor_equal(Tensor *a, Tensor *b) {
 
 int64_t tensor_integer(const Tensor *t, int64_t i) {
   switch (t->dtype) {
-  case DT_I8: { LOAD(int8_t); return x; }
+  case DT_I8: {
+    LOAD(int8_t);
+    return x;
+  }
   case DT_U8:
-  case DT_BOOL: { LOAD(uint8_t); return x; }
-  case DT_I16: { LOAD(int16_t); return x; }
-  case DT_U16: { LOAD(uint16_t); return x; }
-  case DT_I32: { LOAD(int32_t); return x; }
-  case DT_U32: { LOAD(uint32_t); return x; }
+  case DT_BOOL: {
+    LOAD(uint8_t);
+    return x;
+  }
+  case DT_I16: {
+    LOAD(int16_t);
+    return x;
+  }
+  case DT_U16: {
+    LOAD(uint16_t);
+    return x;
+  }
+  case DT_I32: {
+    LOAD(int32_t);
+    return x;
+  }
+  case DT_U32: {
+    LOAD(uint32_t);
+    return x;
+  }
   case DT_I64:
-  case DT_U64: { LOAD(int64_t); return x; }
+  case DT_U64: {
+    LOAD(int64_t);
+    return x;
+  }
   default: return (int64_t)tensor_number(t, i);
   }
 }
 
 double tensor_number(const Tensor *t, int64_t i) {
   switch (t->dtype) {
-  case DT_F32: { LOAD(float); return (double)x; }
-  case DT_F64: { LOAD(double); return x; }
-  case DT_F16: { LOAD(uint16_t); return (double)half_to_float(x); }
-  case DT_BF16: { LOAD(uint16_t); return (double)bfloat_to_float(x); }
-  case DT_U64: { LOAD(uint64_t); return (double)x; }
+  case DT_F32: {
+    LOAD(float);
+    return (double)x;
+  }
+  case DT_F64: {
+    LOAD(double);
+    return x;
+  }
+  case DT_F16: {
+    LOAD(uint16_t);
+    return (double)half_to_float(x);
+  }
+  case DT_BF16: {
+    LOAD(uint16_t);
+    return (double)bfloat_to_float(x);
+  }
+  case DT_U64: {
+    LOAD(uint64_t);
+    return (double)x;
+  }
   case DT_NONE:
   case DT_STRING: return 0;
   default: return (double)tensor_integer(t, i);
@@ -168,19 +207,45 @@ double tensor_number(const Tensor *t, int64_t i) {
 
 void tensor_set_number(Tensor *t, int64_t i, double x) {
   switch (t->dtype) {
-  case DT_F32: { STORE(float, x); }
-  case DT_F64: { STORE(double, x); }
-  case DT_F16: { STORE(uint16_t, float_to_half((float)x)); }
-  case DT_BF16: { STORE(uint16_t, float_to_bfloat((float)x)); }
-  case DT_I8: { STORE(int8_t, x); }
-  case DT_U8: { STORE(uint8_t, x); }
-  case DT_BOOL: { STORE(uint8_t, x != 0); }
-  case DT_I16: { STORE(int16_t, x); }
-  case DT_U16: { STORE(uint16_t, x); }
-  case DT_I32: { STORE(int32_t, x); }
-  case DT_U32: { STORE(uint32_t, x); }
-  case DT_I64: { STORE(int64_t, x); }
-  case DT_U64: { STORE(uint64_t, x); }
+  case DT_F32: {
+    STORE(float, x);
+  }
+  case DT_F64: {
+    STORE(double, x);
+  }
+  case DT_F16: {
+    STORE(uint16_t, float_to_half((float)x));
+  }
+  case DT_BF16: {
+    STORE(uint16_t, float_to_bfloat((float)x));
+  }
+  case DT_I8: {
+    STORE(int8_t, x);
+  }
+  case DT_U8: {
+    STORE(uint8_t, x);
+  }
+  case DT_BOOL: {
+    STORE(uint8_t, x != 0);
+  }
+  case DT_I16: {
+    STORE(int16_t, x);
+  }
+  case DT_U16: {
+    STORE(uint16_t, x);
+  }
+  case DT_I32: {
+    STORE(int32_t, x);
+  }
+  case DT_U32: {
+    STORE(uint32_t, x);
+  }
+  case DT_I64: {
+    STORE(int64_t, x);
+  }
+  case DT_U64: {
+    STORE(uint64_t, x);
+  }
   case DT_NONE:
   case DT_STRING:
   case DT_COUNT: break;

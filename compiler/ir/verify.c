@@ -21,7 +21,8 @@ static void check_use(const Check *k, const Node *n, int i) {
 
 static void check_value(const Check *k, const Value *v) {
   if (v->tensor && v->producer) broken(k, v->producer, "a constant has a producer:", v->name);
-  if (v->tensor && v->shape.rank != v->tensor->rank) broken(k, NULL, "a constant's shape differs from its data:", v->name);
+  if (v->tensor && v->shape.rank != v->tensor->rank)
+    broken(k, NULL, "a constant's shape differs from its data:", v->name);
   for (size_t u = 0; u < v->n_uses; u++) {
     const Use *use = &v->uses[u];
     if (use->input >= use->node->n_in || use->node->in[use->input] != v)
@@ -41,7 +42,8 @@ static void check_node(const Check *k, const Node *n, bool *defined) {
   }
   for (int i = 0; i < n->n_out; i++) {
     if (!n->out[i]) continue;
-    if (n->out[i]->producer != n || n->out[i]->output != i) broken(k, n, "does not know its producer:", n->out[i]->name);
+    if (n->out[i]->producer != n || n->out[i]->output != i)
+      broken(k, n, "does not know its producer:", n->out[i]->name);
     defined[n->out[i]->id] = true;
   }
 }
@@ -57,7 +59,8 @@ void graph_verify(Graph *g, const char *after) {
   if (g->last != prev) broken(&k, prev, "the node list is damaged at its end", "");
   for (size_t i = 0; i < g->n_values; i++) {
     check_value(&k, g->values[i]);
-    if (graph_find(g, g->values[i]->name) != g->values[i]) broken(&k, NULL, "a name is not unique:", g->values[i]->name);
+    if (graph_find(g, g->values[i]->name) != g->values[i])
+      broken(&k, NULL, "a name is not unique:", g->values[i]->name);
   }
   for (size_t i = 0; i < g->n_outputs; i++)
     if (!g->outputs[i]->is_output || !g->outputs[i]->producer)

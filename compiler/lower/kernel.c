@@ -1,5 +1,5 @@
-/* Kernels from templates: holes are filled token by token; equal requests give the same kernel. The rules that templates
- * follow stand in codegen_templates/README.md. */
+/* Kernels from templates: holes are filled token by token; equal requests give the same kernel. The rules that
+ * templates follow stand in codegen_templates/README.md. */
 #include "emit/embedded.h"
 #include "lower/lower.h"
 

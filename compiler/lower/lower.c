@@ -14,8 +14,9 @@ static void (*const lowerings[OP_COUNT])(Program *p, Node *n) = {
 
 /* For operators that must be gone by now: folded, or recognised as part of something else. */
 void lower_none(Program *p, Node *n) {
-  ctx_fail(p->ctx, n, "cannot be computed at run time: its operands must be constants, or it must be part of a pattern "
-                      "that the compiler recognises (see `moecc ops`)");
+  ctx_fail(p->ctx, n,
+           "cannot be computed at run time: its operands must be constants, or it must be part of a pattern "
+           "that the compiler recognises (see `moecc ops`)");
 }
 
 /* ---- storages and views ---- */
@@ -79,8 +80,8 @@ static View copy_to(Program *p, Value *v, const View *from, const int *order) {
   *owner = *asking;
   if (v->tasks) owner->tasks = v->tasks;
   p->current = owner;
-  View to = value_view(v, new_storage(p, ST_ARENA, v->name, v->dtype, value_count(p, v) * (int64_t)dtype_size(v->dtype)),
-                       order);
+  View to = value_view(
+      v, new_storage(p, ST_ARENA, v->name, v->dtype, value_count(p, v) * (int64_t)dtype_size(v->dtype)), order);
   low_copy(p, owner, from, &to);
   p->current = asking;
   p->copy = ctx_grow(p->ctx, p->copy, p->n_copies, &p->cap_copies, sizeof *p->copy);
@@ -122,7 +123,8 @@ void low_alias(Program *p, Value *v, View w) {
 
 View low_temp(Program *p, const char *name, DType t, int64_t count) {
   int64_t bytes;
-  if (!size_mul(count, (int64_t)dtype_size(t), &bytes)) ctx_fail(p->ctx, p->current, "its temporary \"%s\" is too large", name);
+  if (!size_mul(count, (int64_t)dtype_size(t), &bytes))
+    ctx_fail(p->ctx, p->current, "its temporary \"%s\" is too large", name);
   View w = {.storage = new_storage(p, ST_ARENA, ctx_strdup(p->ctx, name), t, bytes), .dtype = t, .rank = 1};
   w.dim[0] = count;
   w.stride[0] = 1;
@@ -155,8 +157,10 @@ static Step *add_step(Program *p, const Node *n, enum StepKind kind) {
   s->tasks = n->tasks;
   s->note = describe_call(p, n);
   s->index = p->n_steps++;
-  if (p->last) p->last->next = s;
-  else p->first = s;
+  if (p->last)
+    p->last->next = s;
+  else
+    p->first = s;
   p->last = s;
   return s;
 }
@@ -314,8 +318,8 @@ static uint64_t output_tasks(const Graph *g, const Value *v) {
   return tasks;
 }
 
-/* Brings a graph output into the caller's buffer: by letting the storage be that buffer where it is the whole of it, else
- * by a copy for each task that gives it. */
+/* Brings a graph output into the caller's buffer: by letting the storage be that buffer where it is the whole of it,
+ * else by a copy for each task that gives it. */
 static void finish_output(Program *p, Node *n, Value *v) {
   View w = low_view(p, v);
   Storage *s = w.storage;

@@ -77,21 +77,23 @@ bool view_reshape(const View *w, int rank, const int64_t *dim, View *out) {
     int old_from = old, new_from = new;
     int64_t old_product = 1, new_product = 1;
     if (old < w->rank) old_product = w->dim[old++];
-    if (new < rank) new_product = dim[new++];
+    if (new < rank) new_product = dim[new ++];
     while (old_product != new_product) {
       if (old_product < new_product) {
         if (old == w->rank) return false;
         old_product *= w->dim[old++];
       } else {
         if (new == rank) return false;
-        new_product *= dim[new++];
+        new_product *= dim[new ++];
       }
     }
     int64_t inner = 0, expected = 0; /* stride of the group's innermost real dimension; what the next outer must have */
     for (int d = old - 1; d >= old_from; d--) {
       if (w->dim[d] == 1) continue;
-      if (!expected) inner = w->stride[d];
-      else if (w->stride[d] != expected) return false;
+      if (!expected)
+        inner = w->stride[d];
+      else if (w->stride[d] != expected)
+        return false;
       expected = w->stride[d] * w->dim[d];
       if (!w->stride[d] && old_product != w->dim[d]) { /* broadcast dimensions merge only among themselves */
         for (int e = old_from; e < old; e++)

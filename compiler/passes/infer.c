@@ -249,7 +249,8 @@ void check_static(Graph *g) {
       ctx_report(g->ctx, n,
                  "the number of elements of \"%s\" %s is decided by values at run time; this is supported only "
                  "inside a mixture of experts that the compiler recognises%s%s",
-                 v->name, shape_text(g->ctx, v->dtype, &v->shape), why ? ", and here it does not: " : "", why ? why : "");
+                 v->name, shape_text(g->ctx, v->dtype, &v->shape), why ? ", and here it does not: " : "",
+                 why ? why : "");
     }
   ctx_stop_on_errors(g->ctx);
 }

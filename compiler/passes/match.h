@@ -30,8 +30,8 @@ bool transpose_perm(const Node *n, int64_t perm[MAX_RANK]);
 /* Are the last n dimensions of both equal numbers? */
 bool same_tail(const Shape *a, const Shape *b, int n);
 
-/* v, from a Slice, Split or Gather with constant operands, is `count` elements of one dimension of its input, every step-th
- * from `first` on, all other dimensions whole (part.c). False if it is anything else. */
+/* v, from a Slice, Split or Gather with constant operands, is `count` elements of one dimension of its input, every
+ * step-th from `first` on, all other dimensions whole (part.c). False if it is anything else. */
 bool part_range(const Value *v, int *dim, int64_t *first, int64_t *step, int64_t *count);
 
 /* The nodes that one new node is to replace. */

@@ -1,5 +1,5 @@
-/* The passes in their order. Shapes are inferred and constants folded again after each, which costs little where nothing
- * changed; the verifier runs after each, too. */
+/* The passes in their order. Shapes are inferred and constants folded again after each, which costs little where
+ * nothing changed; the verifier runs after each, too. */
 #include "interrupt.h"
 #include "progress.h"
 #include "recognise.h"

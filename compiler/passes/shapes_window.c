@@ -213,7 +213,8 @@ bool infer_grid_sample(Node *n) {
   Shape s = *input_shape(n, 0);
   const Shape *grid = input_shape(n, 1);
   need_rank(n, 1, s.rank);
-  if (!dtype_is_float(n->in[1]->dtype) || !dim_equal(grid->dim[0], s.dim[0]) || !dim_is(grid->dim[s.rank - 1], s.rank - 2))
+  if (!dtype_is_float(n->in[1]->dtype) || !dim_equal(grid->dim[0], s.dim[0]) ||
+      !dim_is(grid->dim[s.rank - 1], s.rank - 2))
     shape_error(n, "the grid %s does not fit %s: it holds %d numbers for each place of each sample", input_text(n, 1),
                 input_text(n, 0), s.rank - 2);
   for (int i = 2; i < s.rank; i++)

@@ -1,8 +1,8 @@
 /* Tasks: which there are, and one graph for all of them.
  *
- * A task is a set of outputs together with values bound to inputs. Tasks with the same bindings share their nodes from the
- * start; for each other set of bindings the cone of its outputs is cloned with the bound inputs as constants. What does
- * not depend on a bound input is equal in all clones and is joined again by share_equal.
+ * A task is a set of outputs together with values bound to inputs. Tasks with the same bindings share their nodes from
+ * the start; for each other set of bindings the cone of its outputs is cloned with the bound inputs as constants. What
+ * does not depend on a bound input is equal in all clones and is joined again by share_equal.
  */
 #include "compiler.h"
 
@@ -21,8 +21,8 @@ static void add_output(Graph *g, Task *t, const char *name, size_t len) {
   if (!v || !v->is_output) {
     Text have = {.ctx = g->ctx};
     for (size_t i = 0; i < g->n_outputs; i++) text_add(&have, "%s\"%s\"", i ? ", " : "", g->outputs[i]->name);
-    ctx_fail(g->ctx, NULL, "task \"%s\" names the output \"%s\", which the graph does not have; it has %s", t->name, output,
-             have.text);
+    ctx_fail(g->ctx, NULL, "task \"%s\" names the output \"%s\", which the graph does not have; it has %s", t->name,
+             output, have.text);
   }
   const char **bigger = ctx_array(g->ctx, t->n_outputs + 1, sizeof *bigger);
   if (t->n_outputs) memcpy(bigger, t->outputs, t->n_outputs * sizeof *bigger);
@@ -37,7 +37,8 @@ static bool is_input(const Graph *g, const char *name) {
 }
 
 static void add_binding(Graph *g, Task *t, const char *input, const char *value) {
-  if (!is_input(g, input)) ctx_fail(g->ctx, NULL, "task \"%s\" binds \"%s\", which is not an input of the graph", t->name, input);
+  if (!is_input(g, input))
+    ctx_fail(g->ctx, NULL, "task \"%s\" binds \"%s\", which is not an input of the graph", t->name, input);
   Binding *bigger = ctx_array(g->ctx, t->n_bind + 1, sizeof *bigger);
   if (t->n_bind) memcpy(bigger, t->bind, t->n_bind * sizeof *bigger);
   bigger[t->n_bind++] = (Binding){input, value};
@@ -127,14 +128,16 @@ Tensor *task_bound_tensor(Graph *g, const Value *input, const char *text) {
   size_t given = 1;
   for (const char *p = text; *p; p++) given += *p == ',';
   if (given != 1 && (int64_t)given != count)
-    ctx_fail(c, NULL, "input \"%s\" has %lld elements, but %zu values are bound to it", input->name, (long long)count, given);
+    ctx_fail(c, NULL, "input \"%s\" has %lld elements, but %zu values are bound to it", input->name, (long long)count,
+             given);
   const char *p = text;
   double x = 0;
   for (int64_t i = 0; i < count; i++) {
     if (i < (int64_t)given) {
       char *end;
       x = strtod(p, &end);
-      if (end == p || (*end && *end != ',')) ctx_fail(c, NULL, "\"%s\" bound to \"%s\" is not a number", text, input->name);
+      if (end == p || (*end && *end != ','))
+        ctx_fail(c, NULL, "\"%s\" bound to \"%s\" is not a number", text, input->name);
       p = *end ? end + 1 : end;
     }
     tensor_set_number(t, i, x);
@@ -145,14 +148,15 @@ Tensor *task_bound_tensor(Graph *g, const Value *input, const char *text) {
 static bool same_bindings(const Task *a, const Task *b) {
   if (a->n_bind != b->n_bind) return false;
   for (size_t i = 0; i < a->n_bind; i++)
-    if (strcmp(a->bind[i].input, b->bind[i].input) != 0 || strcmp(a->bind[i].value, b->bind[i].value) != 0) return false;
+    if (strcmp(a->bind[i].input, b->bind[i].input) != 0 || strcmp(a->bind[i].value, b->bind[i].value) != 0)
+      return false;
   return true;
 }
 
 typedef struct {
   const Graph *from;
   Graph *to;
-  Value **map; /* from's values to those of the clone being made */
+  Value **map;  /* from's values to those of the clone being made */
   bool *needed; /* from's nodes */
 } Clone;
 
@@ -221,7 +225,8 @@ Graph *tasks_join(Graph *from, const char *const *bind, size_t n_bind) {
   Ctx *c = from->ctx;
   for (size_t b = 0; b < n_bind; b++) {
     const char *equals = strchr(bind[b], '='), *input = ctx_strndup(c, bind[b], (size_t)(equals - bind[b]));
-    if (!is_input(from, input)) ctx_fail_status(c, EXIT_USAGE, "--bind %s: the model has no input \"%s\"", bind[b], input);
+    if (!is_input(from, input))
+      ctx_fail_status(c, EXIT_USAGE, "--bind %s: the model has no input \"%s\"", bind[b], input);
     for (size_t t = 0; t < from->n_tasks; t++) add_binding(from, &from->tasks[t], input, equals + 1);
   }
   Graph *g = graph_new(c, from->name);

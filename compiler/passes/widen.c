@@ -17,6 +17,7 @@ static Tensor *widened(Ctx *c, const Tensor *t) {
   Tensor *out = tensor_new(c, DT_F32, t->rank, t->dim, NULL);
   float *x = tensor_writable(out);
   for (int64_t i = 0, n = tensor_count(t); i < n; i++) x[i] = (float)tensor_number(t, i);
+  tensor_rest(t);
   return out;
 }
 

@@ -1,5 +1,6 @@
 /* Finds the nearest point of a picture: the least that the network `vision`, compiled from ONNX with the build, needs
- * around it. The picture is a plain ramp of grey here; the network's weights are random, so the answer means nothing. */
+ * around it. The picture is a plain ramp of grey here; the network's weights are random, so the answer means nothing.
+ */
 #include <stdio.h>
 #include <stdlib.h>
 

@@ -138,18 +138,12 @@ void file_finish(Ctx *c, FileMap *map) {
   if (!same) ctx_fail(c, NULL, "%s was changed while it was read", quoted(c, map->name));
 }
 
-void file_forget(const void *data, size_t bytes) {
-  uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-  uintptr_t from = ((uintptr_t)data + page - 1) / page * page, to = ((uintptr_t)data + bytes) / page * page;
-  if (from < to) madvise((void *)from, to - from, MADV_DONTNEED);
-}
-
 uint64_t file_hash(const void *data, size_t bytes, uint64_t seed) {
   enum { CHUNK = 4 << 20 };
   for (size_t at = 0; at < bytes;) {
     size_t n = bytes - at < CHUNK ? bytes - at : CHUNK;
     seed = hash_bytes((const char *)data + at, n, seed);
-    file_forget((const char *)data + at, n);
+    pages_forget((const char *)data + at, n);
     at += n;
   }
   return seed;

@@ -52,8 +52,6 @@ FileMap *file_map(Ctx *c, const char *path);
 FileMap *file_map_external(Ctx *c, const char *folder, const char *location, const char *owner);
 /* Leaves if the file has been changed since it was mapped; closes it (the mapping stays). */
 void file_finish(Ctx *c, FileMap *file);
-/* Lets go of the pages that lie wholly in a part of a mapping. They are read again when they are touched. */
-void file_forget(const void *data, size_t bytes);
 /* hash_bytes of a part of a mapping, without keeping its pages. */
 uint64_t file_hash(const void *data, size_t bytes, uint64_t seed);
 

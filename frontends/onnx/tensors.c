@@ -118,11 +118,12 @@ static void take_bytes(Load *l, const uint8_t *data, bool mapped) {
     t->data = "";
   } else if ((uintptr_t)data % dtype_size(t->dtype) == 0) {
     t->data = data;
+    t->mapped = mapped;
   } else {
     void *copy = ctx_alloc(l->ctx, t->bytes);
     memcpy(copy, data, t->bytes);
     t->data = copy;
-    if (mapped) file_forget(data, t->bytes);
+    if (mapped) pages_forget(data, t->bytes);
   }
 }
 

@@ -1,5 +1,5 @@
-/* A model's bytes through everything but the writing: reading, tasks, all passes (folding runs kernels), lowering, and the
- * plan of memory. */
+/* A model's bytes through everything but the writing: reading, tasks, all passes (folding runs kernels), lowering, and
+ * the plan of memory. */
 #include "fuzz.h"
 
 #include "lower/lower.h"

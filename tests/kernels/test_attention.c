@@ -9,30 +9,51 @@ typedef struct {
   int causal, mask; /* mask: 0 none, 1 [B,1,1,S], 2 [1,H,T,S], 3 [1,1,T,1], 4 with -inf */
 } Case;
 static const Case cases[] = {
-    {1, 1, 1, 1, 1, 1, 0, 0},       {2, 3, 65, 65, 16, 16, 0, 0},   {1, 2, 7, 33, 24, 40, 0, 1}, {2, 2, 19, 19, 8, 8, 1, 0},
-    {1, 3, 30, 17, 5, 3, 0, 2},     {2, 1, 13, 50, 64, 64, 0, 3},   {1, 2, 129, 129, 64, 64, 0, 0}, {2, 2, 10, 37, 12, 33, 0, 4},
-    {1, 1, 40, 70, 32, 32, 1, 2},
+    {1, 1, 1, 1, 1, 1, 0, 0},       {2, 3, 65, 65, 16, 16, 0, 0}, {1, 2, 7, 33, 24, 40, 0, 1},
+    {2, 2, 19, 19, 8, 8, 1, 0},     {1, 3, 30, 17, 5, 3, 0, 2},   {2, 1, 13, 50, 64, 64, 0, 3},
+    {1, 2, 129, 129, 64, 64, 0, 0}, {2, 2, 10, 37, 12, 33, 0, 4}, {1, 1, 40, 70, 32, 32, 1, 2},
 };
 
 static size_t padded(size_t n) { return (n + TEST_NR - 1) / TEST_NR * TEST_NR; }
 
 /* q, k and v lie in one buffer as a fused projection leaves them: [B][T][3][H][D]. */
-static void one_case(const Case *c)
-{
-  size_t row_q = c->heads * c->depth, row_v = c->heads * c->width, B = c->batches, H = c->heads, T = c->queries, S = c->keys;
+static void one_case(const Case *c) {
+  size_t row_q = c->heads * c->depth, row_v = c->heads * c->width, B = c->batches, H = c->heads, T = c->queries,
+         S = c->keys;
   float *q = random_buffer(B * T * row_q), *k = random_buffer(B * S * row_q), *v = random_buffer(B * S * row_v);
-  size_t outputs = B * T * row_v, packed_size = B * H * (padded(S) * c->depth + padded(c->width) * S), scratch_size = 4 * TEST_MR * padded(S);
+  size_t outputs = B * T * row_v, packed_size = B * H * (padded(S) * c->depth + padded(c->width) * S),
+         scratch_size = 4 * TEST_MR * padded(S);
   float *y = buffer(outputs), *again = buffer(outputs), *packed = buffer(packed_size), *scratch = buffer(scratch_size);
   float *mask = random_buffer(B * H * T * S);
   if (c->mask == 4)
     for (size_t i = 0; i < B * S; i++)
       if (i % S % 3 == 1) mask[i] = -INFINITY;
-  const int64_t mask_strides[5][4] = {{0}, {(int64_t)S, 0, 0, 1}, {0, (int64_t)(T * S), (int64_t)S, 1}, {0, 0, 1, 0}, {(int64_t)S, 0, 0, 1}};
+  const int64_t mask_strides[5][4] = {
+      {0}, {(int64_t)S, 0, 0, 1}, {0, (int64_t)(T * S), (int64_t)S, 1}, {0, 0, 1, 0}, {(int64_t)S, 0, 0, 1}};
   const int64_t *m = mask_strides[c->mask];
-  int64_t shape[] = {(int64_t)B, (int64_t)H, (int64_t)T, (int64_t)S, (int64_t)c->depth, (int64_t)c->width, c->causal,
-                     (int64_t)(T * row_q), (int64_t)c->depth, (int64_t)row_q, (int64_t)(S * row_q), (int64_t)c->depth, (int64_t)row_q,
-                     (int64_t)(S * row_v), (int64_t)c->width, (int64_t)row_v, (int64_t)(T * row_v), (int64_t)c->width, (int64_t)row_v,
-                     m[0], m[1], m[2], m[3]};
+  int64_t shape[] = {(int64_t)B,
+                     (int64_t)H,
+                     (int64_t)T,
+                     (int64_t)S,
+                     (int64_t)c->depth,
+                     (int64_t)c->width,
+                     c->causal,
+                     (int64_t)(T * row_q),
+                     (int64_t)c->depth,
+                     (int64_t)row_q,
+                     (int64_t)(S * row_q),
+                     (int64_t)c->depth,
+                     (int64_t)row_q,
+                     (int64_t)(S * row_v),
+                     (int64_t)c->width,
+                     (int64_t)row_v,
+                     (int64_t)(T * row_v),
+                     (int64_t)c->width,
+                     (int64_t)row_v,
+                     m[0],
+                     m[1],
+                     m[2],
+                     m[3]};
   float scale = 3.0f / sqrtf((float)c->depth);
   const float *masked = c->mask ? mask : NULL;
   attention_f32(NULL, q, k, v, masked, y, packed, scratch, shape, scale);
@@ -45,9 +66,11 @@ static void one_case(const Case *c)
         for (size_t s = 0; s < seen; s++) {
           e[s] = 0;
           for (size_t d = 0; d < c->depth; d++)
-            e[s] += (double)q[(b * T + t) * row_q + h * c->depth + d] * (double)k[(b * S + s) * row_q + h * c->depth + d];
+            e[s] +=
+                (double)q[(b * T + t) * row_q + h * c->depth + d] * (double)k[(b * S + s) * row_q + h * c->depth + d];
           e[s] *= (double)scale;
-          if (masked) e[s] += (double)mask[(int64_t)b * m[0] + (int64_t)h * m[1] + (int64_t)t * m[2] + (int64_t)s * m[3]];
+          if (masked)
+            e[s] += (double)mask[(int64_t)b * m[0] + (int64_t)h * m[1] + (int64_t)t * m[2] + (int64_t)s * m[3]];
           if (e[s] > most) most = e[s];
         }
         for (size_t s = 0; s < seen; s++) sum += e[s] = exp(e[s] - most);
@@ -66,14 +89,12 @@ static void one_case(const Case *c)
   free(q), free(k), free(v), free(y), free(again), free(packed), free(scratch), free(mask), free(e);
 }
 
-static void all_cases(void **state)
-{
+static void all_cases(void **state) {
   (void)state;
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) one_case(&cases[i]);
 }
 
-int main(void)
-{
+int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(all_cases)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -9,14 +9,14 @@ void matmul_f64(const moecc_pool *pool, const double *x, const double *w, const 
                 int64_t w_row, int64_t w_column, int64_t c_row, int64_t c_column, double alpha, double beta);
 
 /* Batches [2][3], x lacking the second dimension, w the first; w by rows or by columns. */
-static void one_size(size_t rows, size_t k, size_t n, int by_columns)
-{
+static void one_size(size_t rows, size_t k, size_t n, int by_columns) {
   const int64_t xs = (int64_t)(rows * k), ws = (int64_t)(k * n);
   const int64_t batch[] = {2, 2, xs, 0, 3, 0, ws};
   const int64_t w_row = by_columns ? 1 : (int64_t)n, w_column = by_columns ? (int64_t)k : 1;
   size_t total = 6 * rows * n, scratch_size = k * TEST_NR;
   float *x = random_buffer(2 * rows * k), *w = random_buffer(3 * k * n), *bias = random_buffer(n);
-  float *residual = random_buffer(total), *y = buffer(total), *again = buffer(total), *scratch = buffer(4 * scratch_size);
+  float *residual = random_buffer(total), *y = buffer(total), *again = buffer(total),
+        *scratch = buffer(4 * scratch_size);
   const moecc_operand o[] = {{bias, 0}, {residual, n}};
   bmm_f32(NULL, x, w, y, o, scratch, scratch_size, batch, 6, rows, k, n, k, w_row, w_column);
   for (size_t b = 0; b < 6; b++)
@@ -39,16 +39,14 @@ static void one_size(size_t rows, size_t k, size_t n, int by_columns)
   free(x), free(w), free(bias), free(residual), free(y), free(again), free(scratch);
 }
 
-static void sizes(void **state)
-{
+static void sizes(void **state) {
   (void)state;
   for (size_t rows = 1; rows <= TEST_MR + 2; rows++)
     for (size_t n = 1; n < 2 * TEST_NR + 3; n += 5) one_size(rows, 3 + rows, n, n % 2 == 0);
   one_size(50, 33, TEST_NR + 1, 1);
 }
 
-static void any_type(void **state)
-{
+static void any_type(void **state) {
   (void)state;
   double x[2 * 3 * 4], w[4 * 5], c[5], y[2 * 3 * 5];
   for (size_t i = 0; i < 24; i++) x[i] = (double)random_float();
@@ -65,8 +63,7 @@ static void any_type(void **state)
       }
 }
 
-int main(void)
-{
+int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(sizes), cmocka_unit_test(any_type)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

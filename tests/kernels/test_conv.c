@@ -2,9 +2,9 @@
  * runs of a kernel row given as one tap, tails. */
 #include "kernel_test.h"
 
-void conv_f32(const moecc_pool *pool, const float *x, const float *w, float *y, const moecc_operand *o, int64_t *scratch,
-              size_t scratch_size, const int64_t *shape, size_t length, size_t x_group, size_t groups, size_t n,
-              size_t block);
+void conv_f32(const moecc_pool *pool, const float *x, const float *w, float *y, const moecc_operand *o,
+              int64_t *scratch, size_t scratch_size, const int64_t *shape, size_t length, size_t x_group, size_t groups,
+              size_t n, size_t block);
 void conv_depthwise_f32(const moecc_pool *pool, const float *x, const float *w, float *y, const moecc_operand *o,
                         int64_t *scratch, size_t scratch_size, const int64_t *shape, size_t channels, size_t row);
 void conv_any_f64(const moecc_pool *pool, const double *x, const double *w, const double *bias, double *y,
@@ -30,16 +30,14 @@ static const Conv convs[] = {
 };
 enum { CONVS = sizeof convs / sizeof convs[0] };
 
-static int64_t out_size(const Conv *k, int d)
-{
+static int64_t out_size(const Conv *k, int d) {
   return (k->in[d] + k->pad[d] + k->pad_end[d] - k->step[d] * (k->taps[d] - 1) - 1) / k->stride[d] + 1;
 }
 static size_t product(const int64_t *v) { return (size_t)(v[0] * v[1] * v[2]); }
 
 /* The sum at output channel o of position at: x channels-last, w [o][c][taps]; *size: of the magnitudes. */
 static double definition(const Conv *k, const float *x, const float *w, size_t image, int64_t o, const int64_t *at,
-                         double *size)
-{
+                         double *size) {
   double sum = 0;
   int64_t channels = k->groups * k->c;
   *size = 0;
@@ -54,22 +52,21 @@ static double definition(const Conv *k, const float *x, const float *w, size_t i
         pixel = pixel * k->in[d] + i;
       }
       if (!inside) continue;
-      double v = (double)x[pixel * channels + o / k->n * k->c + c] *
-                 (double)w[(o * k->c + c) * (int64_t)product(k->taps) + t];
+      double v =
+          (double)x[pixel * channels + o / k->n * k->c + c] * (double)w[(o * k->c + c) * (int64_t)product(k->taps) + t];
       sum += v;
       *size += fabs(v);
     }
   return sum;
 }
 
-static void put(int64_t **t, const int64_t *v, int from)
-{
+static void put(int64_t **t, const int64_t *v, int from) {
   for (int d = from; d < 3; d++) *(*t)++ = v[d];
 }
 /* The kernels' table; from 1: without z. */
-static void make_table(const Conv *k, int64_t *t, int from)
-{
-  int64_t channels = k->groups * k->c, out[3], strides[3] = {k->in[1] * k->in[2] * channels, k->in[2] * channels, channels};
+static void make_table(const Conv *k, int64_t *t, int from) {
+  int64_t channels = k->groups * k->c, out[3],
+          strides[3] = {k->in[1] * k->in[2] * channels, k->in[2] * channels, channels};
   for (int d = 0; d < 3; d++) out[d] = out_size(k, d);
   *t++ = k->images;
   put(&t, k->in, from);
@@ -83,8 +80,7 @@ static void make_table(const Conv *k, int64_t *t, int from)
 }
 
 static void check_conv(const Conv *k, const float *x, const float *w, const float *y, const float *bias,
-                       const float *residual, const char *what)
-{
+                       const float *residual, const char *what) {
   int64_t out[3], at[3], channels = k->groups * k->n;
   for (int d = 0; d < 3; d++) out[d] = out_size(k, d);
   size_t row = 0;
@@ -100,27 +96,27 @@ static void check_conv(const Conv *k, const float *x, const float *w, const floa
 }
 
 /* w [groups n][c][taps] as panels of each group, taps outside channels. */
-static float *pack_conv(const Conv *k, const float *w)
-{
+static float *pack_conv(const Conv *k, const float *w) {
   size_t taps = product(k->taps), c = (size_t)k->c, n = (size_t)k->n, panels = (n + TEST_NR - 1) / TEST_NR;
   float *out = buffer((size_t)k->groups * panels * taps * c * TEST_NR), *p = out;
   for (size_t g = 0; g < (size_t)k->groups; g++)
     for (size_t panel = 0; panel < panels; panel++)
       for (size_t t = 0; t < taps; t++)
         for (size_t i = 0; i < c; i++)
-          for (size_t j = panel * TEST_NR; j < (panel + 1) * TEST_NR; j++) *p++ = j < n ? w[((g * n + j) * c + i) * taps + t] : 0.0f;
+          for (size_t j = panel * TEST_NR; j < (panel + 1) * TEST_NR; j++)
+            *p++ = j < n ? w[((g * n + j) * c + i) * taps + t] : 0.0f;
   return out;
 }
 
-static void implicit(void **state)
-{
+static void implicit(void **state) {
   (void)state;
   for (int i = 0; i < CONVS; i++) {
     const Conv *k = &convs[i];
     int64_t table[23], out[3];
     for (int d = 0; d < 3; d++) out[d] = out_size(k, d);
     make_table(k, table, 0);
-    size_t pixels = (size_t)k->images * product(out), outputs = pixels * (size_t)(k->groups * k->n), taps = product(k->taps);
+    size_t pixels = (size_t)k->images * product(out), outputs = pixels * (size_t)(k->groups * k->n),
+           taps = product(k->taps);
     float *x = random_buffer((size_t)(k->images * k->groups * k->c) * product(k->in));
     float *w = random_buffer((size_t)(k->groups * k->n * k->c) * taps), *packed = pack_conv(k, w);
     float *bias = random_buffer((size_t)(k->groups * k->n)), *residual = random_buffer(outputs);
@@ -128,22 +124,24 @@ static void implicit(void **state)
     const moecc_operand o[] = {{bias, 0}, {residual, (size_t)(k->groups * k->n)}};
     size_t scratch_size = pixels * taps + (size_t)k->c * taps + 8;
     int64_t *scratch = malloc(4 * scratch_size * sizeof *scratch);
-    conv_f32(NULL, x, packed, y, o, scratch, scratch_size, table, (size_t)k->c, (size_t)k->c, (size_t)k->groups, (size_t)k->n, pixels);
+    conv_f32(NULL, x, packed, y, o, scratch, scratch_size, table, (size_t)k->c, (size_t)k->c, (size_t)k->groups,
+             (size_t)k->n, pixels);
     check_conv(k, x, w, y, bias, residual, "conv");
     check_guard(y, outputs);
-    conv_f32(&awkward_pool, x, packed, again, o, scratch, scratch_size, table, (size_t)k->c, (size_t)k->c, (size_t)k->groups, (size_t)k->n, 5);
+    conv_f32(&awkward_pool, x, packed, again, o, scratch, scratch_size, table, (size_t)k->c, (size_t)k->c,
+             (size_t)k->groups, (size_t)k->n, 5);
     check_same(again, y, outputs, "four threads, blocks of 5");
     if (k->groups == 1 && k->pad[2] == 0 && k->pad_end[2] == 0 && k->step[2] == 1) { /* kernel rows as runs */
       table[13] = 1;
-      conv_f32(NULL, x, packed, again, o, scratch, scratch_size, table, (size_t)(k->c * k->taps[2]), 0, 1, (size_t)k->n, 9);
+      conv_f32(NULL, x, packed, again, o, scratch, scratch_size, table, (size_t)(k->c * k->taps[2]), 0, 1, (size_t)k->n,
+               9);
       check_same(again, y, outputs, "runs");
     }
     free(x), free(w), free(packed), free(bias), free(residual), free(y), free(again), free(scratch);
   }
 }
 
-static void depthwise(void **state)
-{
+static void depthwise(void **state) {
   (void)state;
   int tested = 0;
   for (int i = 0; i < CONVS; i++) {
@@ -173,8 +171,7 @@ static void depthwise(void **state)
 }
 
 /* The table of conv_any and conv_transpose for x channels-last. */
-static void plain_table(const Conv *k, const int64_t *in, const int64_t *out, int64_t channels, int64_t *t)
-{
+static void plain_table(const Conv *k, const int64_t *in, const int64_t *out, int64_t channels, int64_t *t) {
   const int64_t strides[3] = {in[1] * in[2] * channels, in[2] * channels, channels};
   const int64_t head[] = {k->images, k->groups, k->c, k->n, in[0] * strides[0], 1};
   memcpy(t, head, sizeof head);
@@ -188,8 +185,7 @@ static void plain_table(const Conv *k, const int64_t *in, const int64_t *out, in
   put(&t, k->pad, 0);
 }
 
-static void any_type(void **state)
-{
+static void any_type(void **state) {
   (void)state;
   for (int i = 0; i < CONVS; i++) {
     const Conv *k = &convs[i];
@@ -212,20 +208,21 @@ static void any_type(void **state)
           at[0] = (int64_t)row / (out[1] * out[2]);
           at[1] = (int64_t)row / out[2] % out[1];
           at[2] = (int64_t)row % out[2];
-          assert_true(fabs(y[(image * channels + (size_t)o) * positions + row] - definition(k, x, w, image, o, at, &size)) < 1e-12);
+          assert_true(fabs(y[(image * channels + (size_t)o) * positions + row] -
+                           definition(k, x, w, image, o, at, &size)) < 1e-12);
         }
     free(x), free(w), free(xd), free(wd), free(y);
   }
 }
 
 /* The transposed convolution is the adjoint: each input spreads over the outputs. */
-static void transposed(void **state)
-{
+static void transposed(void **state) {
   (void)state;
   for (int i = 0; i < CONVS; i++) {
     const Conv *k = &convs[i];
     int64_t table[27], out[3];
-    for (int d = 0; d < 3; d++) out[d] = (k->in[d] - 1) * k->stride[d] + k->step[d] * (k->taps[d] - 1) + 1 - k->pad[d] - k->pad_end[d];
+    for (int d = 0; d < 3; d++)
+      out[d] = (k->in[d] - 1) * k->stride[d] + k->step[d] * (k->taps[d] - 1) + 1 - k->pad[d] - k->pad_end[d];
     size_t taps = product(k->taps), positions = product(out), places = product(k->in);
     int64_t ins = k->groups * k->c, outs = k->groups * k->n;
     float *x = random_buffer((size_t)(k->images * ins) * places), *w = random_buffer((size_t)(ins * k->n) * taps);
@@ -236,8 +233,10 @@ static void transposed(void **state)
         for (int64_t c = 0; c < ins; c++)
           for (int64_t o = 0; o < k->n; o++)
             for (size_t t = 0; t < taps; t++) {
-              const int64_t tap[3] = {(int64_t)t / (k->taps[1] * k->taps[2]), (int64_t)t / k->taps[2] % k->taps[1], (int64_t)t % k->taps[2]};
-              const int64_t from[3] = {(int64_t)p / (k->in[1] * k->in[2]), (int64_t)p / k->in[2] % k->in[1], (int64_t)p % k->in[2]};
+              const int64_t tap[3] = {(int64_t)t / (k->taps[1] * k->taps[2]), (int64_t)t / k->taps[2] % k->taps[1],
+                                      (int64_t)t % k->taps[2]};
+              const int64_t from[3] = {(int64_t)p / (k->in[1] * k->in[2]), (int64_t)p / k->in[2] % k->in[1],
+                                       (int64_t)p % k->in[2]};
               int64_t to = (int64_t)image * outs + c / k->c * k->n + o;
               int inside = 1;
               for (int d = 0; d < 3; d++) {
@@ -245,7 +244,9 @@ static void transposed(void **state)
                 inside &= at >= 0 && at < out[d];
                 to = to * out[d] + at;
               }
-              if (inside) want[to] += (double)x[((size_t)image * places + p) * (size_t)ins + (size_t)c] * (double)w[(size_t)(c * k->n + o) * taps + t];
+              if (inside)
+                want[to] += (double)x[((size_t)image * places + p) * (size_t)ins + (size_t)c] *
+                            (double)w[(size_t)(c * k->n + o) * taps + t];
             }
     plain_table(k, k->in, out, ins, table);
     conv_transpose_f32(&awkward_pool, x, w, bias, y, table);
@@ -256,9 +257,8 @@ static void transposed(void **state)
   }
 }
 
-int main(void)
-{
-  const struct CMUnitTest tests[] = {cmocka_unit_test(implicit), cmocka_unit_test(depthwise), cmocka_unit_test(any_type),
-                                     cmocka_unit_test(transposed)};
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(implicit), cmocka_unit_test(depthwise),
+                                     cmocka_unit_test(any_type), cmocka_unit_test(transposed)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -42,7 +42,9 @@ static double exact_silu(double x) { return x / (1 + exp(-x)); }
 static double exact_softplus(double x) { return x > 30 ? x + exp(-x) : log1p(exp(x)); }
 static double exact_sqrt(double x) { return sqrt(x); }
 static double exact_gelu(double x) { return 0.5 * x * erfc(-x / sqrt(2.0)); }
-static double exact_gelu_tanh(double x) { return x / (1 + exp(-2 * sqrt(2 / 3.14159265358979323846) * (x + 0.044715 * x * x * x))); }
+static double exact_gelu_tanh(double x) {
+  return x / (1 + exp(-2 * sqrt(2 / 3.14159265358979323846) * (x + 0.044715 * x * x * x)));
+}
 
 typedef struct {
   const char *name;
@@ -154,10 +156,15 @@ static void rounding(void **state) {
     assert_int_equal(bits_of(moecc_trunc_f32(x)), bits_of(truncf(x)));
     assert_int_equal(bits_of(moecc_round_f32(x)), bits_of(rintf(x)));
   }
-  for (int i = -21; i <= 21; i++) assert_int_equal(bits_of(moecc_round_f32((float)i / 2)), bits_of(rintf((float)i / 2)));
+  for (int i = -21; i <= 21; i++)
+    assert_int_equal(bits_of(moecc_round_f32((float)i / 2)), bits_of(rintf((float)i / 2)));
 }
 
-typedef struct { const char *name; double (*fn)(double), (*exact)(double); double lo, hi; } DoubleCase;
+typedef struct {
+  const char *name;
+  double (*fn)(double), (*exact)(double);
+  double lo, hi;
+} DoubleCase;
 static const DoubleCase double_cases[] = {
     {"exp", moecc_exp_f64, exp, -740, 709},       {"expm1", moecc_expm1_f64, expm1, -5, 5},
     {"log", moecc_log_f64, log, 1e-310, 10},      {"log1p", moecc_log1p_f64, log1p, -0.9, 3},
@@ -239,8 +246,10 @@ static void conversions(void **state) {
     uint32_t e = h >> 10 & 31;
     double m = (double)(h & 1023), want = e ? ldexp(1024 + m, (int)e - 25) : ldexp(m, -24);
     if (e < 31) assert_true((double)f == (h & 0x8000 ? -want : want));
-    if (isnan(f)) assert_true(e == 31 && m > 0 && isnan(moecc_f16_to_f32(moecc_f32_to_f16(f))));
-    else assert_int_equal(moecc_f32_to_f16(f), h);
+    if (isnan(f))
+      assert_true(e == 31 && m > 0 && isnan(moecc_f16_to_f32(moecc_f32_to_f16(f))));
+    else
+      assert_int_equal(moecc_f32_to_f16(f), h);
     if (!isnan(b)) assert_int_equal(moecc_f32_to_bf16(b), h);
     if (e < 30 && h < 0x8000) { /* halfway goes to even, a little more goes up */
       float up = moecc_f16_to_f32((uint16_t)(h + 1)), mid = (f + up) / 2;
@@ -278,8 +287,8 @@ static void lanes(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(lanes),   cmocka_unit_test(accuracy), cmocka_unit_test(special_values),
-      cmocka_unit_test(rounding), cmocka_unit_test(doubles),  cmocka_unit_test(integers),
+      cmocka_unit_test(lanes),       cmocka_unit_test(accuracy), cmocka_unit_test(special_values),
+      cmocka_unit_test(rounding),    cmocka_unit_test(doubles),  cmocka_unit_test(integers),
       cmocka_unit_test(conversions),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,10 +12,9 @@ void moe_expert_out_f32(const moecc_pool *pool, const float *hidden, const float
                         const uint32_t *token, const float *weight, float *y, size_t first, size_t count, size_t k,
                         size_t n, size_t block);
 
-static void choice(void **state)
-{
+static void choice(void **state) {
   (void)state;
-  const float scores[] = {1, 3, 3, 0, 2, 3, 9,   5, NAN, 5, 5, -1, 7, 9,   NAN, NAN, 1, NAN, NAN, NAN, 9};
+  const float scores[] = {1, 3, 3, 0, 2, 3, 9, 5, NAN, 5, 5, -1, 7, 9, NAN, NAN, 1, NAN, NAN, NAN, 9};
   uint32_t expert[9], token[9], flags = 0;
   float weight[9];
   moe_route_f32(scores, weight, expert, token, &flags, 7, 1, 6, 3, 2, 0);
@@ -31,8 +30,7 @@ static void choice(void **state)
   assert_int_equal(flags, MOECC_FLAG_NAN_SCORE);
 }
 
-static void gates(void **state)
-{
+static void gates(void **state) {
   (void)state;
   enum { EXPERTS = 37, K = 5 };
   for (size_t gate = 0; gate < 3; gate++)
@@ -61,17 +59,20 @@ static void gates(void **state)
     }
 }
 
-typedef struct { size_t tokens, experts, k, hidden, inner; } Layer;
+typedef struct {
+  size_t tokens, experts, k, hidden, inner;
+} Layer;
 
 static double gelu(double x) { return 0.5 * x * erfc(-x / sqrt(2.0)); }
 
-static void one_layer(const Layer *l)
-{
+static void one_layer(const Layer *l) {
   size_t T = l->tokens, E = l->experts, K = l->k, H = l->hidden, I = l->inner, x_row = H + 3;
   float *x = random_buffer(T * x_row), *scores = random_buffer(T * E), *y = buffer(T * H), *again = buffer(T * H);
-  float *hidden = buffer(T * I), *w1 = random_buffer(E * H * I), *w2 = random_buffer(E * I * H), *b1 = random_buffer(E * I), *b2 = random_buffer(E * H);
+  float *hidden = buffer(T * I), *w1 = random_buffer(E * H * I), *w2 = random_buffer(E * I * H),
+        *b1 = random_buffer(E * I), *b2 = random_buffer(E * H);
   float *p1[64], *p2[64], *weight = buffer(T * K), *queued = buffer(T * K);
-  uint32_t *expert = malloc(T * K * 4), *token = malloc(T * K * 4), *begin = malloc((E + 1) * 4), *queue = malloc(T * K * 4), flags = 0;
+  uint32_t *expert = malloc(T * K * 4), *token = malloc(T * K * 4), *begin = malloc((E + 1) * 4),
+           *queue = malloc(T * K * 4), flags = 0;
   for (size_t e = 0; e < E; e++) {
     p1[e] = pack_panels(w1 + e * H * I, H, I, TEST_NR);
     p2[e] = pack_panels(w2 + e * I * H, I, H, TEST_NR);
@@ -111,19 +112,18 @@ static void one_layer(const Layer *l)
     }
   check_guard(y, T * H);
   for (size_t e = 0; e < E; e++) free(p1[e]), free(p2[e]);
-  free(x), free(scores), free(y), free(again), free(hidden), free(w1), free(w2), free(b1), free(b2), free(weight), free(queued);
+  free(x), free(scores), free(y), free(again), free(hidden), free(w1), free(w2), free(b1), free(b2), free(weight),
+      free(queued);
   free(expert), free(token), free(begin), free(queue);
 }
 
-static void layers(void **state)
-{
+static void layers(void **state) {
   (void)state;
   static const Layer all[] = {{17, 4, 2, 24, 33}, {1, 5, 5, 7, 3}, {30, 16, 1, 12, 48}, {9, 1, 1, 5, 40}};
   for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) one_layer(&all[i]);
 }
 
-int main(void)
-{
+int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(choice), cmocka_unit_test(gates), cmocka_unit_test(layers)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
