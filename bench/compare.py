@@ -110,7 +110,8 @@ def main() -> None:
         print(json.dumps(row))
     else:
         print(
-            f"{row['model']}, {options.threads} thread(s): moecc {row['moecc_ms']:.1f} ms, onnxruntime {row['onnxruntime_ms']:.1f} ms, "
+            f"{row['model']}, {options.threads} thread(s): moecc {row['moecc_ms']:.1f} ms, "
+            f"onnxruntime {row['onnxruntime_ms']:.1f} ms, "
             f"ratio {row['ratio_median']:.2f} ({row['ratio_min']:.2f} to {row['ratio_max']:.2f}); outputs within {worst:.1g}"
         )
 

@@ -54,7 +54,7 @@ def logs(build: Path) -> Path:
 def show(command: list[str], **options: object) -> int:
     """Runs a command that speaks for itself."""
     print("+", " ".join(c.replace(f"{ROOT}/", "") for c in command), flush=True)
-    return subprocess.run(command, cwd=options.pop("cwd", ROOT), check=False, **options).returncode  # type: ignore[call-overload, no-any-return]
+    return subprocess.run(command, cwd=options.pop("cwd", ROOT), check=False, **options).returncode  # type: ignore[call-overload]
 
 
 def find_tool(names: str) -> str | None:
@@ -114,7 +114,9 @@ def run_pytest(build: Path, name: str, arguments: list[str], cwd: Path = ROOT) -
         count = {key: int(suite.get(key, 0)) for key in ("tests", "failures", "errors", "skipped")}
         bad = count["failures"] + count["errors"]
         result.add(Result(count["tests"] - bad - count["skipped"], bad, count["skipped"]))
-        cases = [(float(case.get("time", 0)), f"{case.get('classname')}::{case.get('name')}") for case in suite.iter("testcase")]
+        cases = [
+            (float(case.get("time", 0)), f"{case.get('classname')}::{case.get('name')}") for case in suite.iter("testcase")
+        ]
         result.times += cases
     result.failed = max(result.failed, int(status != 0))
     return result

@@ -75,10 +75,17 @@ static void declare_all(Function *f, FileTables *tables) {
 
 /* ---- comments ---- */
 
+enum { MOST_SHAPES = 6 };
+
+/* The first few: a Concat of hundreds would be a page. */
 static void add_shapes(Text *t, Value *const *v, int n, bool constants) {
   const char *separator = "";
-  for (int i = 0; i < n; i++) {
+  for (int i = 0, shown = 0; i < n; i++) {
     if (!v[i] || (v[i]->tensor && !constants)) continue;
+    if (shown++ == MOST_SHAPES) {
+      text_add(t, ", ...");
+      return;
+    }
     text_add(t, "%s%s", separator, shape_text(t->ctx, v[i]->dtype, &v[i]->shape));
     separator = ", ";
   }

@@ -133,29 +133,12 @@ View low_temp(Program *p, const char *name, DType t, int64_t count) {
 
 /* ---- steps ---- */
 
-static const char *describe_value(Program *p, const Value *v) {
-  return ctx_format(p->ctx, "%s %s", v->name, shape_text(p->ctx, v->dtype, &v->shape));
-}
-
-/* "/blocks.0/attn/MatMul: x f32[1,65,48] -> y f32[1,65,48]"; constants are left out. */
-static const char *describe_call(Program *p, const Node *n) {
-  Text t = {.ctx = p->ctx};
-  text_add(&t, "%s %s:", n->op_type ? n->op_type : op_info(n->op)->name, n->name ? n->name : "");
-  for (int i = 0; i < n->n_in; i++)
-    if (n->in[i] && !n->in[i]->tensor) text_add(&t, " %s", describe_value(p, n->in[i]));
-  text_add(&t, " ->");
-  for (int i = 0; i < n->n_out; i++)
-    if (n->out[i]) text_add(&t, " %s", describe_value(p, n->out[i]));
-  return t.text;
-}
-
 static Step *add_step(Program *p, const Node *n, enum StepKind kind) {
   Step *s = ctx_alloc(p->ctx, sizeof *s);
   s->kind = kind;
   s->program = p;
   s->node = n;
   s->tasks = n->tasks;
-  s->note = describe_call(p, n);
   s->index = p->n_steps++;
   if (p->last)
     p->last->next = s;

@@ -141,7 +141,6 @@ typedef struct Step {
   Unit *unit;        /* its weights, or NULL */
   const Node *node;  /* the node it came from */
   const char *layer; /* function it is emitted into */
-  const char *note;  /* comment: ONNX names and shapes */
   uint64_t tasks;
   int64_t macs; /* multiply-adds, for the report */
   /* STEP_EXPERTS: for each expert with a non-empty queue, ascending: the body's calls, with its unit */

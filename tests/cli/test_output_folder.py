@@ -373,5 +373,3 @@ def test_deterministic_with_experts(cli: Cli) -> None:
     path = cli.save(nets.moe())
     assert files_of(cli, path) == files_of(cli, path)
     assert files_of(cli, path, "--weights", "embed") == files_of(cli, path, "--weights", "embed")
-
-

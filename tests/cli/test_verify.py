@@ -248,7 +248,7 @@ def test_routing_margin(cli: Cli) -> None:
     assert {s["routing"]["of"] for s in sets} == {"probability"}
     text = verify(cli, path, cli.place)
     assert f"test_data_set_1 routing: smallest margin {wanted[1]:.3g} (probability)" in text
-    assert 'task net' in text
+    assert "task net" in text
 
 
 def test_no_routing_margin_when_all_experts_are_chosen(cli: Cli) -> None:

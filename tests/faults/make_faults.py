@@ -5,6 +5,7 @@ The numbers are those of the table of faults in docs (bytes and models: 1, 2, 4 
 {"name", "number", "model", "commands", "args", "status", "message"}: the exit status of `moecc COMMAND MODEL ARGS` and a
 regular expression that its messages must contain.
 """
+
 from __future__ import annotations
 
 import json
@@ -13,6 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -76,7 +78,14 @@ def model(
     return made
 
 
-def node(op: str, inputs: str, outputs: str, name: str = "n", **attributes: object) -> onnx.NodeProto:
+def hard_link(path: Path) -> None:
+    """A file with two names."""
+    other = path.with_name("other.bin")
+    other.write_bytes(bytes(16))
+    os.link(other, path)
+
+
+def node(op: str, inputs: str, outputs: str, name: str = "n", **attributes: Any) -> onnx.NodeProto:
     return helper.make_node(op, inputs.split(), outputs.split(), name=name, **attributes)
 
 
@@ -146,11 +155,34 @@ def bombs(folder: Path) -> None:
 @builder
 def names_and_order(folder: Path) -> None:
     case(folder, 4, "dangling", r'node 0 "n" \(Relu\): reads "nothing", which no node', model([node("Relu", "nothing", "y")]))
-    cycle = [node("Add", "x c", "a", "one"), node("Relu", "a", "b", "two"), node("Relu", "b", "c", "three"), node("Relu", "c", "y", "end")]
+    cycle = [
+        node("Add", "x c", "a", "one"),
+        node("Relu", "a", "b", "two"),
+        node("Relu", "b", "c", "three"),
+        node("Relu", "c", "y", "end"),
+    ]
     case(folder, 4, "cycle", r'cycle: node 0 "one" .*"two".*"three".*"one"', model(cycle))
-    case(folder, 4, "unsorted", r'reads "t", which only node 1 "early" \(Relu\)', model([node("Relu", "t", "y", "late"), node("Relu", "x", "t", "early")]))
-    case(folder, 4, "duplicate", r'"y" is defined twice: by node 0 "a" .* and by node 1 "b"', model([node("Relu", "x", "y", "a"), node("Abs", "x", "y", "b")]))
-    case(folder, 4, "duplicate_initializer", r'"w" is defined twice: by initializer 0 and by initializer 1', model([node("Add", "x w", "y")], [floats("w", 4), floats("w", 4)]))
+    case(
+        folder,
+        4,
+        "unsorted",
+        r'reads "t", which only node 1 "early" \(Relu\)',
+        model([node("Relu", "t", "y", "late"), node("Relu", "x", "t", "early")]),
+    )
+    case(
+        folder,
+        4,
+        "duplicate",
+        r'"y" is defined twice: by node 0 "a" .* and by node 1 "b"',
+        model([node("Relu", "x", "y", "a"), node("Abs", "x", "y", "b")]),
+    )
+    case(
+        folder,
+        4,
+        "duplicate_initializer",
+        r'"w" is defined twice: by initializer 0 and by initializer 1',
+        model([node("Add", "x w", "y")], [floats("w", 4), floats("w", 4)]),
+    )
     case(folder, 4, "no_output", r'output "y" is defined by no node', model([node("Relu", "x", "z")]))
 
 
@@ -168,9 +200,18 @@ def recursion(folder: Path) -> None:
     case(folder, 5, "recursive", r'calls itself: "F" -> "F"', model(start, functions=[function("F", call("F"))]))
     three = [function("F", call("G")), function("G", call("H")), function("H", call("F"))]
     case(folder, 5, "recursive_in_three", r'"F" -> "G" -> "H" -> "F"', model(start, functions=three))
-    twice = [function(f"F{i}", [node(f"F{i + 1}", "a", "t", "", domain="local"), node(f"F{i + 1}", "t", "b", "", domain="local")]) for i in range(40)]
+    twice = [
+        function(f"F{i}", [node(f"F{i + 1}", "a", "t", "", domain="local"), node(f"F{i + 1}", "t", "b", "", domain="local")])
+        for i in range(40)
+    ]
     twice.append(function("F40", [node("Relu", "a", "b", "")]))
-    case(folder, 5, "exploding", r"nodes, functions inlined", model([node("F0", "x", "y", "start", domain="local")], functions=twice))
+    case(
+        folder,
+        5,
+        "exploding",
+        r"nodes, functions inlined",
+        model([node("F0", "x", "y", "start", domain="local")], functions=twice),
+    )
 
 
 # ---- 6 to 9: operators, sets, attributes, dimensions ------------------------------------------------------------------
@@ -178,10 +219,23 @@ def recursion(folder: Path) -> None:
 
 @builder
 def operators(folder: Path) -> None:
-    strange = [node("Loop", "x", "a", "l1"), node("Loop", "a", "b", "l2"), node("Invented", "b", "c", "i"), node("Magic", "c", "y", "m", domain="com.microsoft")]
+    strange = [
+        node("Loop", "x", "a", "l1"),
+        node("Loop", "a", "b", "l2"),
+        node("Invented", "b", "c", "i"),
+        node("Magic", "c", "y", "m", domain="com.microsoft"),
+    ]
     case(folder, 6, "unsupported", r'(?s)"Loop" .*"l1".*"l2".*"Invented".*"i".*"com\.microsoft\.Magic".*"m"', model(strange))
-    case(folder, 6, "unknown_domain", r"set that the model does not import", model([node("Relu", "x", "y", domain="elsewhere")]))
-    case(folder, 6, "string_input", r'input "x" has elements of string', model([node("Identity", "x", "y")], inputs=[value("x", (1,), TensorProto.STRING)]))
+    case(
+        folder, 6, "unknown_domain", r"set that the model does not import", model([node("Relu", "x", "y", domain="elsewhere")])
+    )
+    case(
+        folder,
+        6,
+        "string_input",
+        r'input "x" has elements of string',
+        model([node("Identity", "x", "y")], inputs=[value("x", (1,), TensorProto.STRING)]),
+    )
     packed = TensorProto(name="w", data_type=TensorProto.INT4, dims=[2], raw_data=b"\x21")
     case(folder, 6, "int4", r'initializer "w" has elements of int4', model([node("Identity", "w", "y")], [packed], inputs=[]))
     sequence = helper.make_tensor_sequence_value_info("x", TensorProto.FLOAT, [2])
@@ -195,7 +249,13 @@ def operators(folder: Path) -> None:
 @builder
 def versions(folder: Path) -> None:
     for opset in (1, 6, 29, 1000):
-        case(folder, 7, f"opset_{opset}", rf"opset {opset} of ai\.onnx; 7 to 28 are supported", model([node("Relu", "x", "y")], opset=opset))
+        case(
+            folder,
+            7,
+            f"opset_{opset}",
+            rf"opset {opset} of ai\.onnx; 7 to 28 are supported",
+            model([node("Relu", "x", "y")], opset=opset),
+        )
     none = good()
     del none.opset_import[:]
     case(folder, 7, "no_opset", r"imports no operator set", none)
@@ -208,11 +268,23 @@ def versions(folder: Path) -> None:
 
 @builder
 def attributes(folder: Path) -> None:
-    case(folder, 8, "unknown_attribute", r'node 0 "n" \(Softmax\): attribute "axes"', model([node("Softmax", "x", "y", axes=[1])]))
+    case(
+        folder,
+        8,
+        "unknown_attribute",
+        r'node 0 "n" \(Softmax\): attribute "axes"',
+        model([node("Softmax", "x", "y", axes=[1])]),
+    )
     twice = node("Softmax", "x", "y", axis=1)
     twice.attribute.append(twice.attribute[0])
     case(folder, 8, "duplicate_attribute", r'node 0 "n" \(Softmax\): attribute "axis" is given twice', model([twice]))
-    case(folder, 8, "mistyped_attribute", r'attribute "axis" is a float, but must be an int', model([node("Softmax", "x", "y", axis=1.5)]))
+    case(
+        folder,
+        8,
+        "mistyped_attribute",
+        r'attribute "axis" is a float, but must be an int',
+        model([node("Softmax", "x", "y", axis=1.5)]),
+    )
     lies = node("Softmax", "x", "y", axis=1)
     lies.attribute[0].f = 1.0
     case(folder, 8, "lying_attribute", r"says it is an int but holds a float", model([lies]))
@@ -223,17 +295,44 @@ def dimensions(folder: Path) -> None:
     free = model([node("Relu", "x", "y")], inputs=[value("x", ("batch", 3))])
     case(folder, 9, "free", r'input "x".*"batch".*--dim batch=N', free)
     case(folder, 9, "bound", r"", free, args=["--dim", "batch=2"], status=OK)
-    case(folder, 9, "misnamed", r"--dim height=2: the model has no free dimension", free, args=["--dim", "height=2"], status=USAGE)
+    case(
+        folder,
+        9,
+        "misnamed",
+        r"--dim height=2: the model has no free dimension",
+        free,
+        args=["--dim", "height=2"],
+        status=USAGE,
+    )
     case(folder, 9, "nameless", r"input \"x\".*--dim x\.0=N", model([node("Relu", "x", "y")], inputs=[value("x", (None, 3))]))  # type: ignore[arg-type]
-    case(folder, 10, "negative", r'input "x": dimension 0 is -2, which is negative', model([node("Relu", "x", "y")], inputs=[value("x", (-2, 3))]))
-    case(folder, 10, "overflow", r'input "x".*overflows', model([node("Relu", "x", "y")], inputs=[value("x", (1 << 40, 1 << 40))]))
+    case(
+        folder,
+        10,
+        "negative",
+        r'input "x": dimension 0 is -2, which is negative',
+        model([node("Relu", "x", "y")], inputs=[value("x", (-2, 3))]),
+    )
+    case(
+        folder,
+        10,
+        "overflow",
+        r'input "x".*overflows',
+        model([node("Relu", "x", "y")], inputs=[value("x", (1 << 40, 1 << 40))]),
+    )
     minus = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[-1], raw_data=bytes(4))
     case(folder, 10, "negative_initializer", r'initializer "w".*negative', model([node("Add", "x w", "y")], [minus]))
     wide = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1 << 32, 1 << 32], raw_data=bytes(4))
     case(folder, 10, "overflowing_initializer", r'initializer "w".*overflows', model([node("Add", "x w", "y")], [wide]))
     grown = [node("Expand", "x s", "y")]
     case(folder, 10, "overflow_inside", r'"n" \(Expand\)', model(grown, [ints("s", 1 << 60, 2, 3, 4)]), commands=["compile"])
-    case(folder, 10, "overflow_by_padding", r'"n" \(Pad\)', model([node("Pad", "x p", "y")], [ints("p", 0, 0, 1 << 62, 0, 0, 1 << 62)]), commands=["compile"])
+    case(
+        folder,
+        10,
+        "overflow_by_padding",
+        r'"n" \(Pad\)',
+        model([node("Pad", "x p", "y")], [ints("p", 0, 0, 1 << 62, 0, 0, 1 << 62)]),
+        commands=["compile"],
+    )
 
 
 # ---- 11 to 15: data and shapes ----------------------------------------------------------------------------------------
@@ -246,7 +345,13 @@ def data(folder: Path) -> None:
 
     for length in (0, 12, 15, 17, 32):
         short = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4], raw_data=bytes(length))
-        case(folder, 11, f"raw_length_{length}", rf'initializer "w": raw_data has {length} bytes, but f32\[4\] takes 16', add(short))
+        case(
+            folder,
+            11,
+            f"raw_length_{length}",
+            rf'initializer "w": raw_data has {length} bytes, but f32\[4\] takes 16',
+            add(short),
+        )
     both = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4], raw_data=bytes(16), float_data=[0] * 4)
     case(folder, 11, "two_fields", r'initializer "w": has both raw_data and float_data', add(both))
     few = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4], float_data=[0] * 3)
@@ -259,9 +364,30 @@ def data(folder: Path) -> None:
     case(folder, 12, "declared_shape", r"(?s)(2,3,4.*2,3,5|2,3,5.*2,3,4)", declared, commands=["compile"])
     case(folder, 13, "axis", r'"n" \(Softmax\)', model([node("Softmax", "x", "y", axis=3)]), commands=["compile"])
     case(folder, 13, "perm", r'"n" \(Transpose\)', model([node("Transpose", "x", "y", perm=[0, 1, 1])]), commands=["compile"])
-    case(folder, 13, "perm_range", r'"n" \(Transpose\)', model([node("Transpose", "x", "y", perm=[0, 1, 7])]), commands=["compile"])
-    case(folder, 13, "index", r'"n" \(Gather\)', model([node("Gather", "x i", "y", axis=1)], [ints("i", 0, 3)]), commands=["compile"])
-    case(folder, 13, "unsqueeze", r'"n" \(Unsqueeze\)', model([node("Unsqueeze", "x a", "y")], [ints("a", 9)]), commands=["compile"])
+    case(
+        folder,
+        13,
+        "perm_range",
+        r'"n" \(Transpose\)',
+        model([node("Transpose", "x", "y", perm=[0, 1, 7])]),
+        commands=["compile"],
+    )
+    case(
+        folder,
+        13,
+        "index",
+        r'"n" \(Gather\)',
+        model([node("Gather", "x i", "y", axis=1)], [ints("i", 0, 3)]),
+        commands=["compile"],
+    )
+    case(
+        folder,
+        13,
+        "unsqueeze",
+        r'"n" \(Unsqueeze\)',
+        model([node("Unsqueeze", "x a", "y")], [ints("a", 9)]),
+        commands=["compile"],
+    )
 
     bad = floats("w", 4)
     bad.raw_data = np.array([1, np.nan, np.inf, 2], np.float32).tobytes()
@@ -283,7 +409,7 @@ def external(folder: Path) -> None:
         ("link.bin", lambda p: p.symlink_to("w.bin")),
         ("linked", lambda p: p.symlink_to("sub")),
         ("pipe", lambda p: os.mkfifo(p)),
-        ("hard.bin", lambda p: (p.with_name("other.bin").write_bytes(bytes(16)), os.link(p.with_name("other.bin"), p))),
+        ("hard.bin", hard_link),
     ):
         if not os.path.lexists(base / path):
             make(base / path)
@@ -292,7 +418,11 @@ def external(folder: Path) -> None:
         w = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
         for key, item in place.items():
             w.external_data.add(key=key, value=str(item))
-        save(folder, Case(f"external_{name}", 15, f"external/{name}.onnx", message, status), model([node("Add", "x w", "y")], [w]))
+        save(
+            folder,
+            Case(f"external_{name}", 15, f"external/{name}.onnx", message, status),
+            model([node("Add", "x w", "y")], [w]),
+        )
 
     at("good", "", OK, location="w.bin")
     at("absolute", "is absolute", location="/etc/passwd")

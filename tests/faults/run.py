@@ -4,6 +4,7 @@
 Each case of make_faults.py must end with its exit status and message, name the model's file in it, and leave nothing
 behind: no output folder, no temporary, no file beside them. Exit status 1 if any does not.
 """
+
 from __future__ import annotations
 
 import json
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 SECONDS = 120
 
@@ -23,7 +25,7 @@ def run(moecc: str, command: str, model: Path, args: list[str], out: Path) -> su
     return subprocess.run(line, capture_output=True, text=True, errors="replace", timeout=SECONDS, check=False)
 
 
-def faults(case: dict, command: str, moecc: str, folder: Path) -> list[str]:
+def faults(case: dict[str, Any], command: str, moecc: str, folder: Path) -> list[str]:
     """What is wrong with how a case ended."""
     model = folder / case["model"]
     with tempfile.TemporaryDirectory(prefix="moecc-fault-") as place:
@@ -43,7 +45,7 @@ def faults(case: dict, command: str, moecc: str, folder: Path) -> list[str]:
         found.append(f"left behind: {', '.join(left)}")
     if "Sanitizer" in done.stderr or "runtime error" in done.stderr:
         found.append("a sanitizer complained")
-    return found + [f"stderr: {done.stderr[-600:].strip()}"] if found else []
+    return [*found, f"stderr: {done.stderr[-600:].strip()}"] if found else []
 
 
 def main() -> int:

@@ -67,7 +67,7 @@ def models() -> Iterator[tuple[str, bytes]]:
         if seen[kind] <= 3:
             yield case.name, model.SerializeToString()
             if seen[kind] == 1 and all(isinstance(a, np.ndarray) for a in case.data_sets[0][0]):
-                yield f"{case.name}-constant", constants(model, case.data_sets[0][0]).SerializeToString()
+                yield f"{case.name}-constant", constants(model, list(case.data_sets[0][0])).SerializeToString()
 
 
 def tensors() -> Iterator[tuple[str, bytes]]:

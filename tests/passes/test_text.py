@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
 def test_names(moecc: Path, tmp_path: Path) -> None:
     """Any name comes back as it was, of values and of nodes."""
     names = ["x", *NAMES, "y"]
-    nodes = [helper.make_node("Relu", [a], [b], name=f"node {b}") for a, b in zip(names, names[1:], strict=False)]
+    nodes = [helper.make_node("Relu", [a], [b], name=f"node {b}") for a, b in itertools.pairwise(names)]
     back = inspect_text(moecc, model_of(nodes, ["y"]), tmp_path)
     assert [(n.name, list(n.input), list(n.output)) for n in back.graph.node] == [
         (n.name, list(n.input), list(n.output)) for n in nodes
