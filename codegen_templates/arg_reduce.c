@@ -4,11 +4,8 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL arg_max_f32
-#define T float
-static inline int BETTER(float a, float b)
-{
-  return a > b;
-}
+#define T      float
+static inline int BETTER(float a, float b) { return a > b; }
 /* end holes */
 
 typedef struct {
@@ -17,8 +14,7 @@ typedef struct {
   size_t n, inner;
 } KERNEL_args;
 
-static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread)
-{
+static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   (void)thread;
   for (size_t item = begin; item < end; item++) {
@@ -30,8 +26,7 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
   }
 }
 
-void KERNEL(const moecc_pool *pool, const T *x, int64_t *y, size_t outer, size_t n, size_t inner)
-{
+void KERNEL(const moecc_pool *pool, const T *x, int64_t *y, size_t outer, size_t n, size_t inner) {
   const KERNEL_args a = {x, y, n, inner};
   moecc_for(pool, KERNEL_part, &a, outer * inner);
 }

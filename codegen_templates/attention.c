@@ -8,8 +8,8 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL attention_f32
-#define MR 6
-#define NR 16
+#define MR     6
+#define NR     16
 /* end holes */
 
 /* What the table `shape` holds: extents, then strides per batch, head and position. */
@@ -26,14 +26,12 @@ typedef struct {
   float scale;
 } KERNEL_args;
 
-static void KERNEL_tile(size_t rows, const float *const *x, size_t length, const float *w, float *out, size_t out_row)
-{
+static void KERNEL_tile(size_t rows, const float *const *x, size_t length, const float *w, float *out, size_t out_row) {
   moecc_tile(MR, NR / VF_LANES, rows, x, 1, length, w, NR, w, out, out_row);
 }
 
 /* Row j of v into its panels, which lie keys rows apart. */
-static void KERNEL_pack_value(const float *v, size_t width, size_t keys, float *panel)
-{
+static void KERNEL_pack_value(const float *v, size_t width, size_t keys, float *panel) {
   for (size_t from = 0; from < width; from += NR, panel += keys * NR)
     for (size_t c = 0; c < NR; c += VF_LANES) {
       size_t left = from + c < width ? width - from - c : 0;
@@ -42,8 +40,7 @@ static void KERNEL_pack_value(const float *v, size_t width, size_t keys, float *
 }
 
 /* Rows of k as columns of panels; of v as they are. Both are filled up with zeros. */
-static void KERNEL_pack(const void *args, size_t begin, size_t end, unsigned thread)
-{
+static void KERNEL_pack(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   const KERNEL_shape *s = a->s;
   const size_t depth = (size_t)s->depth, width = (size_t)s->width, keys = (size_t)s->keys;
@@ -60,8 +57,7 @@ static void KERNEL_pack(const void *args, size_t begin, size_t end, unsigned thr
   }
 }
 
-static vf KERNEL_score(const KERNEL_args *a, const float *x, const float *mask, size_t j, size_t lanes)
-{
+static vf KERNEL_score(const KERNEL_args *a, const float *x, const float *mask, size_t j, size_t lanes) {
   const vf scaled = vf_load(x + j) * vf_set1(a->scale);
   if (!mask) return scaled;
   const int64_t step = a->s->mask[3];
@@ -70,8 +66,7 @@ static vf KERNEL_score(const KERNEL_args *a, const float *x, const float *mask, 
 }
 
 /* Scores become exp(score - largest), 0 from `keys` up to `all`; returns 1 / sum. */
-static float KERNEL_softmax(const KERNEL_args *a, float *x, const float *mask, size_t keys, size_t all)
-{
+static float KERNEL_softmax(const KERNEL_args *a, float *x, const float *mask, size_t keys, size_t all) {
   const vf lowest = vf_set1(-INFINITY);
   vf most = lowest, sum = vf_zero();
   size_t j = 0;
@@ -97,8 +92,7 @@ static float KERNEL_softmax(const KERNEL_args *a, float *x, const float *mask, s
 }
 
 /* Queries first … first + rows - 1 of head i. */
-static void KERNEL_queries(const KERNEL_args *a, size_t i, size_t first, size_t rows, float *scores)
-{
+static void KERNEL_queries(const KERNEL_args *a, size_t i, size_t first, size_t rows, float *scores) {
   const KERNEL_shape *s = a->s;
   const size_t depth = (size_t)s->depth, width = (size_t)s->width, keys = (size_t)s->keys;
   const size_t seen = s->causal && first + rows < keys ? first + rows : keys;
@@ -111,7 +105,8 @@ static void KERNEL_queries(const KERNEL_args *a, size_t i, size_t first, size_t 
     const float *mask = a->mask;
     if (mask) mask += b * s->mask[0] + h * s->mask[1] + (int64_t)(first + r) * s->mask[2];
     x[r] = scores + r * a->score_row;
-    inverse[r] = KERNEL_softmax(a, scores + r * a->score_row, mask, s->causal && first + r + 1 < seen ? first + r + 1 : seen, seen);
+    inverse[r] = KERNEL_softmax(a, scores + r * a->score_row, mask,
+                                s->causal && first + r + 1 < seen ? first + r + 1 : seen, seen);
   }
   for (size_t from = 0; from < width; from += NR) {
     size_t columns = width - from < NR ? width - from : NR;
@@ -126,8 +121,7 @@ static void KERNEL_queries(const KERNEL_args *a, size_t i, size_t first, size_t 
   }
 }
 
-static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread)
-{
+static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   const size_t queries = (size_t)a->s->queries;
   for (size_t i = begin; i < end; i++) {
@@ -138,15 +132,14 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
 }
 
 void KERNEL(const moecc_pool *pool, const float *q, const float *k, const float *v, const float *mask, float *y,
-            float *packed, float *scratch, const int64_t *shape, float scale)
-{
+            float *packed, float *scratch, const int64_t *shape, float scale) {
   KERNEL_shape s;
   memcpy(&s, shape, sizeof s);
   const size_t keys = (size_t)s.keys, panels = ((size_t)s.width + NR - 1) / NR, heads = (size_t)(s.batches * s.heads);
   const size_t score_row = (keys + NR - 1) / NR * NR, key_size = score_row * (size_t)s.depth;
   const size_t blocks = ((size_t)s.queries + MR - 1) / MR;
-  const KERNEL_args a = {q,         k,                                 v,        mask,   y,    packed, scratch, &s,
-                         score_row, key_size + panels * NR * keys, key_size, blocks, scale};
+  const KERNEL_args a = {q,        k,      v,    mask, y, packed, scratch, &s, score_row, key_size + panels * NR * keys,
+                         key_size, blocks, scale};
   moecc_for(pool, KERNEL_pack, &a, heads);
   moecc_for(pool, KERNEL_part, &a, heads * blocks);
 }

@@ -1,12 +1,12 @@
 /* Overlapping blocks added up to a picture: y[p] = sum over the block's positions b, ascending, of x[b][l], l being the
- * block whose position b lies on p. x: [channels (samples times channels), block, blocks], y: [channels, o0, o1, o2], packed.
- * `shape`, three numbers each (leading ones for fewer axes): picture o, blocks along it, block, stride, dilation, padding
- * before.
+ * block whose position b lies on p. x: [channels (samples times channels), block, blocks], y: [channels, o0, o1, o2],
+ * packed. `shape`, three numbers each (leading ones for fewer axes): picture o, blocks along it, block, stride,
+ * dilation, padding before.
  */
 #include "defaults.h"
 /* holes */
 #define KERNEL col2im_f32
-#define T float
+#define T      float
 /* end holes */
 
 typedef struct {
@@ -16,14 +16,12 @@ typedef struct {
 } KERNEL_args;
 
 /* Which block has its position b on element p of an axis; -1: none. */
-static int64_t KERNEL_block(const int64_t *axis, int64_t p, int64_t b)
-{
+static int64_t KERNEL_block(const int64_t *axis, int64_t p, int64_t b) {
   const int64_t from = p + axis[15] - b * axis[12];
   return from < 0 || from % axis[9] != 0 || from / axis[9] >= axis[3] ? -1 : from / axis[9];
 }
 
-static T KERNEL_element(const T *x, const int64_t *shape, int64_t p, int64_t q, int64_t r)
-{
+static T KERNEL_element(const T *x, const int64_t *shape, int64_t p, int64_t q, int64_t r) {
   const int64_t *blocks = shape + 3, *k = shape + 6;
   T acc = 0;
   for (int64_t i = 0; i < k[0]; i++) {
@@ -39,8 +37,7 @@ static T KERNEL_element(const T *x, const int64_t *shape, int64_t p, int64_t q, 
   return acc;
 }
 
-static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread)
-{
+static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   const int64_t *o = a->shape, *n = o + 3, *k = o + 6;
   (void)thread;
@@ -53,8 +50,7 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
   }
 }
 
-void KERNEL(const moecc_pool *pool, const T *x, T *y, size_t channels, const int64_t *shape)
-{
+void KERNEL(const moecc_pool *pool, const T *x, T *y, size_t channels, const int64_t *shape) {
   const KERNEL_args a = {x, y, shape};
   moecc_for(pool, KERNEL_part, &a, channels);
 }

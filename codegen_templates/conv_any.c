@@ -6,7 +6,7 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL conv_any_f64
-#define T double
+#define T      double
 /* end holes */
 
 /* What the table `shape` holds: z, y, x in this order. */
@@ -22,8 +22,7 @@ typedef struct {
 } KERNEL_args;
 
 /* The sum over one channel's taps, added to `sum`. x: the channel; o: the output position. */
-static T KERNEL_taps(const KERNEL_shape *s, const T *x, const T *w, const int64_t *o, T sum)
-{
+static T KERNEL_taps(const KERNEL_shape *s, const T *x, const T *w, const int64_t *o, T sum) {
   for (int64_t tz = 0; tz < s->taps[0]; tz++)
     for (int64_t ty = 0; ty < s->taps[1]; ty++)
       for (int64_t tx = 0; tx < s->taps[2]; tx++, w++) {
@@ -36,8 +35,7 @@ static T KERNEL_taps(const KERNEL_shape *s, const T *x, const T *w, const int64_
   return sum;
 }
 
-static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread)
-{
+static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   const KERNEL_shape *s = a->s;
   const int64_t taps = s->taps[0] * s->taps[1] * s->taps[2], positions = s->out[0] * s->out[1] * s->out[2];
@@ -57,8 +55,7 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
   }
 }
 
-void KERNEL(const moecc_pool *pool, const T *x, const T *w, const T *bias, T *y, const int64_t *shape)
-{
+void KERNEL(const moecc_pool *pool, const T *x, const T *w, const T *bias, T *y, const int64_t *shape) {
   KERNEL_shape s;
   memcpy(&s, shape, sizeof s);
   const KERNEL_args a = {x, w, bias, y, &s};

@@ -8,8 +8,7 @@
 /* holes */
 #define KERNEL conv_depthwise_f32
 #define PIXELS 8
-static inline vf EPILOGUE(vf acc, const moecc_operand *o, size_t row, size_t col, size_t lanes)
-{
+static inline vf EPILOGUE(vf acc, const moecc_operand *o, size_t row, size_t col, size_t lanes) {
   (void)o;
   (void)row;
   (void)col;
@@ -34,8 +33,7 @@ typedef struct {
 } KERNEL_args;
 
 /* Pointers [tap][pixel] for PIXELS pixels of an output line; behind its end the last pixel is repeated. */
-static void KERNEL_points(const KERNEL_args *a, int64_t line, int64_t first, const float *zeros, const float **at)
-{
+static void KERNEL_points(const KERNEL_args *a, int64_t line, int64_t first, const float *zeros, const float **at) {
   const KERNEL_shape *s = a->s;
   const float *image = a->x + line / s->out_y * s->image_stride;
   for (int64_t ty = 0, iy = line % s->out_y * s->stride_y - s->top; ty < s->taps_y; ty++, iy += s->step_y)
@@ -47,8 +45,7 @@ static void KERNEL_points(const KERNEL_args *a, int64_t line, int64_t first, con
       }
 }
 
-MOECC_INLINE void KERNEL_sum(const KERNEL_args *a, const float *const *at, size_t c, size_t lanes, vf *sum)
-{
+MOECC_INLINE void KERNEL_sum(const KERNEL_args *a, const float *const *at, size_t c, size_t lanes, vf *sum) {
   const size_t taps = (size_t)(a->s->taps_y * a->s->taps_x);
   const float *w = a->w + c;
   MOECC_UNROLL for (size_t r = 0; r < PIXELS; r++) sum[r] = vf_zero();
@@ -61,8 +58,7 @@ MOECC_INLINE void KERNEL_sum(const KERNEL_args *a, const float *const *at, size_
   }
 }
 
-static void KERNEL_tile(const KERNEL_args *a, const float *const *at, size_t row, size_t rows)
-{
+static void KERNEL_tile(const KERNEL_args *a, const float *const *at, size_t row, size_t rows) {
   vf sum[PIXELS];
   size_t c = 0;
   for (; c + VF_LANES <= a->channels; c += VF_LANES) {
@@ -77,8 +73,7 @@ static void KERNEL_tile(const KERNEL_args *a, const float *const *at, size_t row
     vf_store_some(a->y + (row + r) * a->channels + c, EPILOGUE(sum[r], a->o, row + r, c, left), left);
 }
 
-static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread)
-{
+static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   const size_t taps = (size_t)(a->s->taps_y * a->s->taps_x), out_x = (size_t)a->s->out_x;
   const float **at = (const float **)(void *)(a->scratch + thread * a->scratch_size);
@@ -92,8 +87,7 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
 }
 
 void KERNEL(const moecc_pool *pool, const float *x, const float *w, float *y, const moecc_operand *o, int64_t *scratch,
-            size_t scratch_size, const int64_t *shape, size_t channels, size_t row)
-{
+            size_t scratch_size, const int64_t *shape, size_t channels, size_t row) {
   KERNEL_shape s;
   memcpy(&s, shape, sizeof s);
   const KERNEL_args a = {x, w, y, o, &s, scratch, scratch_size, channels, row};

@@ -1,12 +1,12 @@
 /* Transposed convolution in any number of dimensions up to three, any element type, groups, any strides of x:
- *   y[i][g n + c][o] = bias + sum over k, taps t with o + pad - t * step = stride * p of x[i][g k_count + k][p] * w[g k_count + k][c][t]
- * w and y dense; bias may be NULL. The sum runs over the channels, within them over the taps row by row.
- * A work item is one line (x) of one channel's output.
+ *   y[i][g n + c][o] = bias + sum over k, taps t with o + pad - t * step = stride * p of x[i][g k_count + k][p] * w[g
+ * k_count + k][c][t] w and y dense; bias may be NULL. The sum runs over the channels, within them over the taps row by
+ * row. A work item is one line (x) of one channel's output.
  */
 #include "defaults.h"
 /* holes */
 #define KERNEL conv_transpose_f32
-#define T float
+#define T      float
 /* end holes */
 
 /* What the table `shape` holds: z, y, x in this order. */
@@ -22,14 +22,12 @@ typedef struct {
 } KERNEL_args;
 
 /* The input position that tap t of dimension d takes to output o, or -1. */
-static int64_t KERNEL_from(const KERNEL_shape *s, int d, int64_t o, int64_t t)
-{
+static int64_t KERNEL_from(const KERNEL_shape *s, int d, int64_t o, int64_t t) {
   int64_t at = o + s->pad[d] - t * s->step[d];
   return at >= 0 && at % s->stride[d] == 0 && at / s->stride[d] < s->in[d] ? at / s->stride[d] : -1;
 }
 
-static T KERNEL_sum(const KERNEL_args *a, const T *x, const T *w, int64_t z, int64_t y, int64_t ox)
-{
+static T KERNEL_sum(const KERNEL_args *a, const T *x, const T *w, int64_t z, int64_t y, int64_t ox) {
   const KERNEL_shape *s = a->s;
   const int64_t taps = s->taps[0] * s->taps[1] * s->taps[2];
   T sum = 0;
@@ -45,8 +43,7 @@ static T KERNEL_sum(const KERNEL_args *a, const T *x, const T *w, int64_t z, int
   return sum;
 }
 
-static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread)
-{
+static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   const KERNEL_shape *s = a->s;
   const int64_t taps = s->taps[0] * s->taps[1] * s->taps[2];
@@ -64,8 +61,7 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
   }
 }
 
-void KERNEL(const moecc_pool *pool, const T *x, const T *w, const T *bias, T *y, const int64_t *shape)
-{
+void KERNEL(const moecc_pool *pool, const T *x, const T *w, const T *bias, T *y, const int64_t *shape) {
   KERNEL_shape s;
   memcpy(&s, shape, sizeof s);
   const KERNEL_args a = {x, w, bias, y, &s};

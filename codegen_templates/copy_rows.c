@@ -5,7 +5,7 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL copy_rows_f32
-#define T float
+#define T      float
 /* end holes */
 
 enum { KERNEL_BLOCK = 4096, KERNEL_LOOPS = 8 };
@@ -17,8 +17,7 @@ typedef struct {
   const int64_t *outer;
 } KERNEL_args;
 
-static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread)
-{
+static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   (void)thread;
   for (size_t item = begin; item < end; item++) {
@@ -49,8 +48,7 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
   }
 }
 
-void KERNEL(const moecc_pool *pool, const T *x, T *y, size_t rows, size_t n, const int64_t *outer)
-{
+void KERNEL(const moecc_pool *pool, const T *x, T *y, size_t rows, size_t n, const int64_t *outer) {
   if (rows == 0 || n == 0) return;
   size_t blocks = (n + KERNEL_BLOCK - 1) / KERNEL_BLOCK, group = blocks == 1 ? KERNEL_BLOCK / n : 1;
   const KERNEL_args a = {x, y, rows, n, blocks, group, outer};

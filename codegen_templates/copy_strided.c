@@ -5,7 +5,7 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL copy_strided_f32
-#define T float
+#define T      float
 /* end holes */
 
 enum { KERNEL_BLOCK = 4096, KERNEL_LOOPS = 8 };
@@ -18,8 +18,7 @@ typedef struct {
   const int64_t *outer;
 } KERNEL_args;
 
-static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread)
-{
+static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   (void)thread;
   for (size_t item = begin; item < end; item++) {
@@ -51,8 +50,7 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
 }
 
 void KERNEL(const moecc_pool *pool, const T *x, T *y, size_t rows, size_t n, int64_t xs, int64_t ys,
-            const int64_t *outer)
-{
+            const int64_t *outer) {
   if (rows == 0 || n == 0) return;
   size_t blocks = (n + KERNEL_BLOCK - 1) / KERNEL_BLOCK, group = blocks == 1 ? KERNEL_BLOCK / n : 1;
   const KERNEL_args a = {x, y, rows, n, blocks, group, xs, ys, outer};

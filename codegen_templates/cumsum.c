@@ -1,11 +1,11 @@
-/* Running sums along an axis: y[i] = x[0] + … + x[i], or without x[i] itself (exclusive), or from the other end (reverse).
- * x and y: [outer, n, inner], packed. Each sum is one chain in ACC, rounded where it is stored.
+/* Running sums along an axis: y[i] = x[0] + … + x[i], or without x[i] itself (exclusive), or from the other end
+ * (reverse). x and y: [outer, n, inner], packed. Each sum is one chain in ACC, rounded where it is stored.
  */
 #include "defaults.h"
 /* holes */
 #define KERNEL cumsum_f32
-#define T float
-#define ACC float
+#define T      float
+#define ACC    float
 /* end holes */
 
 typedef struct {
@@ -14,8 +14,7 @@ typedef struct {
   size_t n, inner, exclusive, reverse;
 } KERNEL_args;
 
-static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread)
-{
+static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   (void)thread;
   for (size_t item = begin; item < end; item++) {
@@ -30,8 +29,8 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
   }
 }
 
-void KERNEL(const moecc_pool *pool, const T *x, T *y, size_t outer, size_t n, size_t inner, size_t exclusive, size_t reverse)
-{
+void KERNEL(const moecc_pool *pool, const T *x, T *y, size_t outer, size_t n, size_t inner, size_t exclusive,
+            size_t reverse) {
   const KERNEL_args a = {x, y, n, inner, exclusive, reverse};
   moecc_for(pool, KERNEL_part, &a, outer * inner);
 }

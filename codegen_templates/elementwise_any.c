@@ -1,17 +1,16 @@
 /* One expression over all elements, operands and result of any types: y = ELEMENT(operands).
  * y: rows of n elements of T, contiguous. An operand is contiguous along a row, or one element serves the whole row, or
- * it goes by its `step` (elements): that stands in ELEMENT. Where rows begin says the table `outer`: the number of outer
- * loops, then per loop its length and each operand's stride in bytes; then each operand's step. Any rows and n.
+ * it goes by its `step` (elements): that stands in ELEMENT. Where rows begin says the table `outer`: the number of
+ * outer loops, then per loop its length and each operand's stride in bytes; then each operand's step. Any rows and n.
  */
 #include "defaults.h"
 /* holes */
-#define KERNEL where_f32
-#define T float
-#define OPERANDS 3
+#define KERNEL     where_f32
+#define T          float
+#define OPERANDS   3
 #define PARAMETERS const unsigned char *x0, const float *x1, const float *x2
-#define POINTERS (const char *)x0, (const char *)x1, (const char *)x2
-static inline float ELEMENT(const char *const *x, const int64_t *step, size_t i)
-{
+#define POINTERS   (const char *)x0, (const char *)x1, (const char *)x2
+static inline float ELEMENT(const char *const *x, const int64_t *step, size_t i) {
   const unsigned char x0 = ((const unsigned char *)(const void *)x[0])[i];
   const float x1 = ((const float *)(const void *)x[1])[(int64_t)i * step[1]];
   const float x2 = *(const float *)(const void *)x[2];
@@ -29,8 +28,7 @@ typedef struct {
 } KERNEL_args;
 
 /* Where each operand's row begins, and the loop counters there. */
-static void KERNEL_seek(const KERNEL_args *a, size_t row, const char **x, int64_t *index)
-{
+static void KERNEL_seek(const KERNEL_args *a, size_t row, const char **x, int64_t *index) {
   for (size_t k = 0; k < OPERANDS; k++) x[k] = a->x[k];
   for (int64_t d = a->outer[0] - 1; d >= 0; d--) {
     const int64_t *loop = a->outer + 1 + d * (1 + OPERANDS);
@@ -40,8 +38,7 @@ static void KERNEL_seek(const KERNEL_args *a, size_t row, const char **x, int64_
   }
 }
 
-static void KERNEL_next(const KERNEL_args *a, const char **x, int64_t *index)
-{
+static void KERNEL_next(const KERNEL_args *a, const char **x, int64_t *index) {
   for (int64_t d = a->outer[0] - 1; d >= 0; d--) {
     const int64_t *loop = a->outer + 1 + d * (1 + OPERANDS);
     int64_t back = ++index[d] == loop[0] ? loop[0] : 0;
@@ -51,8 +48,7 @@ static void KERNEL_next(const KERNEL_args *a, const char **x, int64_t *index)
   }
 }
 
-static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread)
-{
+static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   const int64_t *step = a->outer + 1 + a->outer[0] * (1 + OPERANDS);
   (void)thread;
@@ -70,8 +66,7 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
   }
 }
 
-void KERNEL(const moecc_pool *pool, PARAMETERS, T *y, size_t rows, size_t n, const int64_t *outer)
-{
+void KERNEL(const moecc_pool *pool, PARAMETERS, T *y, size_t rows, size_t n, const int64_t *outer) {
   if (rows == 0 || n == 0) return;
   size_t blocks = (n + KERNEL_BLOCK - 1) / KERNEL_BLOCK, group = blocks == 1 ? KERNEL_BLOCK / n : 1;
   const KERNEL_args a = {{POINTERS}, y, rows, n, blocks, group, outer};

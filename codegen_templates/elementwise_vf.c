@@ -5,12 +5,11 @@
  */
 #include "defaults.h"
 /* holes */
-#define KERNEL add_f32
-#define OPERANDS 2
+#define KERNEL     add_f32
+#define OPERANDS   2
 #define PARAMETERS const float *x0, const float *x1
-#define POINTERS x0, x1
-static inline vf ELEMENT(const float *const *x, size_t i, size_t lanes)
-{
+#define POINTERS   x0, x1
+static inline vf ELEMENT(const float *const *x, size_t i, size_t lanes) {
   const vf x0 = lanes == VF_LANES ? vf_load(x[0] + i) : vf_load_some(x[0] + i, lanes);
   const vf x1 = lanes == VF_LANES ? vf_load(x[1] + i) : vf_load_some(x[1] + i, lanes);
   return x0 + x1;
@@ -27,8 +26,7 @@ typedef struct {
 } KERNEL_args;
 
 /* Where each operand's row begins, and the loop counters there. */
-static void KERNEL_seek(const KERNEL_args *a, size_t row, const float **x, int64_t *index)
-{
+static void KERNEL_seek(const KERNEL_args *a, size_t row, const float **x, int64_t *index) {
   for (size_t k = 0; k < OPERANDS; k++) x[k] = a->x[k];
   for (int64_t d = a->outer[0] - 1; d >= 0; d--) {
     const int64_t *loop = a->outer + 1 + d * (1 + OPERANDS);
@@ -38,8 +36,7 @@ static void KERNEL_seek(const KERNEL_args *a, size_t row, const float **x, int64
   }
 }
 
-static void KERNEL_next(const KERNEL_args *a, const float **x, int64_t *index)
-{
+static void KERNEL_next(const KERNEL_args *a, const float **x, int64_t *index) {
   for (int64_t d = a->outer[0] - 1; d >= 0; d--) {
     const int64_t *loop = a->outer + 1 + d * (1 + OPERANDS);
     int64_t back = ++index[d] == loop[0] ? loop[0] : 0;
@@ -49,8 +46,7 @@ static void KERNEL_next(const KERNEL_args *a, const float **x, int64_t *index)
   }
 }
 
-static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread)
-{
+static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   (void)thread;
   for (size_t item = begin; item < end; item++) {
@@ -69,8 +65,7 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
   }
 }
 
-void KERNEL(const moecc_pool *pool, PARAMETERS, float *y, size_t rows, size_t n, const int64_t *outer)
-{
+void KERNEL(const moecc_pool *pool, PARAMETERS, float *y, size_t rows, size_t n, const int64_t *outer) {
   if (rows == 0 || n == 0) return;
   size_t blocks = (n + KERNEL_BLOCK - 1) / KERNEL_BLOCK, group = blocks == 1 ? KERNEL_BLOCK / n : 1;
   const KERNEL_args a = {{POINTERS}, y, rows, n, blocks, group, outer};

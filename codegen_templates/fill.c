@@ -4,8 +4,8 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL fill_f32
-#define T float
-#define V float
+#define T      float
+#define V      float
 /* end holes */
 
 typedef struct {
@@ -16,8 +16,7 @@ typedef struct {
   const int64_t *outer;
 } KERNEL_args;
 
-static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread)
-{
+static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   (void)thread;
   for (size_t item = begin; item < end; item++) {
@@ -35,8 +34,7 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
   }
 }
 
-void KERNEL(const moecc_pool *pool, V v, T *y, size_t rows, size_t n, int64_t step, const int64_t *outer)
-{
+void KERNEL(const moecc_pool *pool, V v, T *y, size_t rows, size_t n, int64_t step, const int64_t *outer) {
   const KERNEL_args a = {y, (T)v, n, step, outer};
   moecc_for(pool, KERNEL_part, &a, rows);
 }

@@ -5,8 +5,8 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL gather_nd_f32_i64
-#define T float
-#define I int64_t
+#define T      float
+#define I      int64_t
 /* end holes */
 
 typedef struct {
@@ -17,8 +17,7 @@ typedef struct {
   const int64_t *dims;
 } KERNEL_args;
 
-static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread)
-{
+static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   (void)thread;
   for (size_t item = begin; item < end; item++) {
@@ -35,8 +34,7 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
 }
 
 void KERNEL(const moecc_pool *pool, const T *x, const I *index, T *y, size_t batches, size_t count, size_t width,
-            size_t inner, size_t xb, const int64_t *dims)
-{
+            size_t inner, size_t xb, const int64_t *dims) {
   if (count == 0) return;
   const KERNEL_args a = {x, index, y, count, width, inner, xb, dims};
   moecc_for(pool, KERNEL_part, &a, batches * count);

@@ -1,30 +1,23 @@
-/* y[s][o][c] = sum over taps t of w(t) * x[s][t][c]: a picture read at positions that an input gives, between its elements.
- * x: [samples, d0, d1, d2, channels], y: [samples, outputs, channels], grid: [samples, outputs, axes], packed; a grid's last
- * numbers are for the last axes in reverse, -1 and 1 being the ends of an axis. `shape`: d0, d1, d2 (leading ones for fewer
- * than three axes), axes, outputs. PLACE makes a position of a number, CHOOSE the first of TAPS neighbours and their
- * weights, TAP the element behind a neighbour, -1 for none (it counts as 0).
+/* y[s][o][c] = sum over taps t of w(t) * x[s][t][c]: a picture read at positions that an input gives, between its
+ * elements. x: [samples, d0, d1, d2, channels], y: [samples, outputs, channels], grid: [samples, outputs, axes],
+ * packed; a grid's last numbers are for the last axes in reverse, -1 and 1 being the ends of an axis. `shape`: d0, d1,
+ * d2 (leading ones for fewer than three axes), axes, outputs. PLACE makes a position of a number, CHOOSE the first of
+ * TAPS neighbours and their weights, TAP the element behind a neighbour, -1 for none (it counts as 0).
  */
 #include "defaults.h"
 /* holes */
 #define KERNEL grid_sample_f32
-#define T float
-#define G float
-#define TAPS 2
-static inline double PLACE(double v, double n)
-{
-  return ((v + 1.0) * n - 1.0) * 0.5;
-}
-static inline int64_t CHOOSE(double v, double *weight)
-{
+#define T      float
+#define G      float
+#define TAPS   2
+static inline double PLACE(double v, double n) { return ((v + 1.0) * n - 1.0) * 0.5; }
+static inline int64_t CHOOSE(double v, double *weight) {
   const double low = floor(v);
   weight[0] = low + 1.0 - v;
   weight[1] = v - low;
   return (int64_t)low;
 }
-static inline int64_t TAP(int64_t i, int64_t n)
-{
-  return i >= 0 && i < n ? i : -1;
-}
+static inline int64_t TAP(int64_t i, int64_t n) { return i >= 0 && i < n ? i : -1; }
 /* end holes */
 
 typedef struct {
@@ -36,8 +29,7 @@ typedef struct {
 } KERNEL_args;
 
 /* The neighbours of position v, which may be infinite or NaN, on an axis of n. */
-static void KERNEL_axis(double v, int64_t n, int64_t *tap, double *weight)
-{
+static void KERNEL_axis(double v, int64_t n, int64_t *tap, double *weight) {
   double at = PLACE(v, (double)n);
   if (!(at > -1e15)) at = -1e15;
   if (at > 1e15) at = 1e15;
@@ -46,8 +38,7 @@ static void KERNEL_axis(double v, int64_t n, int64_t *tap, double *weight)
 }
 
 /* An item is one position of one sample. */
-static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread)
-{
+static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   const int64_t *d = a->shape, axes = d[3];
   const size_t channels = a->channels;
@@ -74,8 +65,8 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
   }
 }
 
-void KERNEL(const moecc_pool *pool, const T *x, const G *grid, T *y, size_t samples, size_t channels, const int64_t *shape)
-{
+void KERNEL(const moecc_pool *pool, const T *x, const G *grid, T *y, size_t samples, size_t channels,
+            const int64_t *shape) {
   const KERNEL_args a = {x, grid, y, channels, shape};
   moecc_for(pool, KERNEL_part, &a, samples * (size_t)shape[4]);
 }

@@ -1,6 +1,7 @@
 /* Layer normalisation: y = (x - mean) / sqrt(variance + epsilon) * scale + bias over rows, float32.
- * x: rows of n elements, each contiguous, `xs` apart; y: rows one after another; scale: n elements; bias: n elements or NULL. The
- * mean is taken first, then the mean of the squared distances from it. Any rows, n >= 1. y may be x's place.
+ * x: rows of n elements, each contiguous, `xs` apart; y: rows one after another; scale: n elements; bias: n elements or
+ * NULL. The mean is taken first, then the mean of the squared distances from it, both of a row's pieces. Any rows, n
+ * >= 1. y may be x's place.
  */
 #include "defaults.h"
 /* holes */
@@ -15,8 +16,9 @@ typedef struct {
   float epsilon;
 } KERNEL_args;
 
-static float KERNEL_mean(const float *x, size_t n)
-{
+enum { KERNEL_PIECE = 4096 };
+
+static float KERNEL_sum(const float *x, size_t n) {
   vf s0 = vf_zero(), s1 = s0, s2 = s0, s3 = s0;
   size_t i = 0;
   for (; i + 4 * VF_LANES <= n; i += 4 * VF_LANES) {
@@ -27,11 +29,10 @@ static float KERNEL_mean(const float *x, size_t n)
   }
   for (; i + VF_LANES <= n; i += VF_LANES) s0 = s0 + vf_load(x + i);
   if (i < n) s1 = s1 + vf_load_some(x + i, n - i);
-  return vf_sum((s0 + s1) + (s2 + s3)) / (float)n;
+  return vf_sum((s0 + s1) + (s2 + s3));
 }
 
-static float KERNEL_variance(const float *x, size_t n, float mean)
-{
+static float KERNEL_squares(const float *x, size_t n, float mean) {
   const vf m = vf_set1(mean);
   vf s0 = vf_zero(), s1 = s0, s2 = s0, s3 = s0;
   size_t i = 0;
@@ -49,17 +50,29 @@ static float KERNEL_variance(const float *x, size_t n, float mean)
   }
   float sum = vf_sum((s0 + s1) + (s2 + s3));
   for (; i < n; i++) sum += (x[i] - mean) * (x[i] - mean);
-  return sum / (float)n;
+  return sum;
 }
 
-static vf KERNEL_scaled(const KERNEL_args *a, vf x, size_t i)
-{
+static float KERNEL_mean(const float *x, size_t n) {
+  double sum = 0.0;
+  for (size_t i = 0; i < n; i += KERNEL_PIECE)
+    sum += (double)KERNEL_sum(x + i, n - i < KERNEL_PIECE ? n - i : KERNEL_PIECE);
+  return (float)(sum / (double)n);
+}
+
+static float KERNEL_variance(const float *x, size_t n, float mean) {
+  double sum = 0.0;
+  for (size_t i = 0; i < n; i += KERNEL_PIECE)
+    sum += (double)KERNEL_squares(x + i, n - i < KERNEL_PIECE ? n - i : KERNEL_PIECE, mean);
+  return (float)(sum / (double)n);
+}
+
+static vf KERNEL_scaled(const KERNEL_args *a, vf x, size_t i) {
   if (a->bias) return vf_fma(x, vf_load(a->scale + i), vf_load(a->bias + i));
   return x * vf_load(a->scale + i);
 }
 
-static void KERNEL_row(const KERNEL_args *a, const float *x, float *y)
-{
+static void KERNEL_row(const KERNEL_args *a, const float *x, float *y) {
   const float mean = KERNEL_mean(x, a->n);
   const float factor = 1.0f / moecc_sqrt_f32(KERNEL_variance(x, a->n, mean) + a->epsilon);
   const vf m = vf_set1(mean), f = vf_set1(factor);
@@ -68,16 +81,14 @@ static void KERNEL_row(const KERNEL_args *a, const float *x, float *y)
   for (; i < a->n; i++) y[i] = (x[i] - mean) * factor * a->scale[i] + (a->bias ? a->bias[i] : 0.0f);
 }
 
-static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread)
-{
+static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   (void)thread;
   for (size_t r = begin; r < end; r++) KERNEL_row(a, a->x + (int64_t)r * a->xs, a->y + r * a->n);
 }
 
-void KERNEL(const moecc_pool *pool, const float *x, const float *scale, const float *bias, float *y, size_t rows, size_t n,
-            int64_t xs, float epsilon)
-{
+void KERNEL(const moecc_pool *pool, const float *x, const float *scale, const float *bias, float *y, size_t rows,
+            size_t n, int64_t xs, float epsilon) {
   const KERNEL_args a = {x, scale, bias, y, n, xs, epsilon};
   moecc_for(pool, KERNEL_part, &a, rows);
 }

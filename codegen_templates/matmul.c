@@ -7,10 +7,9 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL matmul_f32
-#define MR 6
-#define NR 16
-static inline vf EPILOGUE(vf acc, const moecc_operand *o, size_t row, size_t col, size_t lanes)
-{
+#define MR     6
+#define NR     16
+static inline vf EPILOGUE(vf acc, const moecc_operand *o, size_t row, size_t col, size_t lanes) {
   (void)o;
   (void)row;
   (void)col;
@@ -26,28 +25,23 @@ typedef struct {
   size_t x_row, y_row, rows, k, n, panels, blocks;
 } KERNEL_args;
 
-static void KERNEL_tile(size_t rows, const float *const *x, size_t k, const float *w, const float *ahead,
-                        float *out)
-{
+static void KERNEL_tile(size_t rows, const float *const *x, size_t k, const float *w, const float *ahead, float *out) {
   moecc_tile(MR, NR / VF_LANES, rows, x, 1, k, w, NR, ahead, out, NR);
 }
 
 /* The epilogue of a tile of sums, and its columns that exist. */
-static void KERNEL_finish(const KERNEL_args *a, const float *sum, size_t row, size_t rows, size_t col)
-{
+static void KERNEL_finish(const KERNEL_args *a, const float *sum, size_t row, size_t rows, size_t col) {
   size_t columns = a->n - col < NR ? a->n - col : NR;
   for (size_t r = 0; r < rows; r++, sum += NR) {
     float *y = a->y + (row + r) * a->y_row + col;
     size_t c = 0;
     for (; c + VF_LANES <= columns; c += VF_LANES)
       vf_store(y + c, EPILOGUE(vf_load(sum + c), a->o, row + r, col + c, VF_LANES));
-    if (c < columns)
-      vf_store_some(y + c, EPILOGUE(vf_load(sum + c), a->o, row + r, col + c, columns - c), columns - c);
+    if (c < columns) vf_store_some(y + c, EPILOGUE(vf_load(sum + c), a->o, row + r, col + c, columns - c), columns - c);
   }
 }
 
-static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread)
-{
+static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   float sum[MR * NR];
   (void)thread;
@@ -66,8 +60,7 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
 }
 
 void KERNEL(const moecc_pool *pool, const float *x, const float *w, float *y, const moecc_operand *o, size_t x_row,
-            size_t y_row, size_t rows, size_t k, size_t n, size_t block)
-{
+            size_t y_row, size_t rows, size_t k, size_t n, size_t block) {
   size_t panels = (n + NR - 1) / NR, blocks = (rows + block - 1) / block;
   const KERNEL_args a = {x, w, y, o, x_row, y_row, rows, k, n, panels, blocks};
   moecc_for(pool, KERNEL_part, &a, blocks * panels);

@@ -5,13 +5,9 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL matmul_f64
-#define T double
-static inline T MAC(T sum, T a, T b)
-{
-  return sum + a * b;
-}
-static inline T END(T sum, const T *c, double alpha, double beta)
-{
+#define T      double
+static inline T MAC(T sum, T a, T b) { return sum + a * b; }
+static inline T END(T sum, const T *c, double alpha, double beta) {
   (void)c;
   (void)alpha;
   (void)beta;
@@ -28,8 +24,7 @@ typedef struct {
   double alpha, beta;
 } KERNEL_args;
 
-static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread)
-{
+static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   (void)thread;
   for (size_t i = begin; i < end; i++) {
@@ -52,8 +47,7 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
 
 void KERNEL(const moecc_pool *pool, const T *x, const T *w, const T *c, T *y, const int64_t *batch, size_t batches,
             size_t rows, size_t k, size_t n, int64_t x_row, int64_t x_column, int64_t w_row, int64_t w_column,
-            int64_t c_row, int64_t c_column, double alpha, double beta)
-{
+            int64_t c_row, int64_t c_column, double alpha, double beta) {
   const KERNEL_args a = {x, w, c, y, batch, rows, k, n, x_row, x_column, w_row, w_column, c_row, c_column, alpha, beta};
   moecc_for(pool, KERNEL_part, &a, batches * rows);
 }

@@ -6,10 +6,9 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL moe_expert_in_f32
-#define MR 6
-#define NR 16
-static inline vf COMBINE(vf sum, vf before)
-{
+#define MR     6
+#define NR     16
+static inline vf COMBINE(vf sum, vf before) {
   (void)before;
   return vf_gelu(sum);
 }
@@ -22,15 +21,12 @@ typedef struct {
   size_t x_row, count, k, n, panels, blocks;
 } KERNEL_args;
 
-static void KERNEL_tile(size_t rows, const float *const *x, size_t k, const float *w, const float *ahead,
-                        float *out)
-{
+static void KERNEL_tile(size_t rows, const float *const *x, size_t k, const float *w, const float *ahead, float *out) {
   moecc_tile(MR, NR / VF_LANES, rows, x, 1, k, w, NR, ahead, out, NR);
 }
 
 /* Bias and activation of a tile of sums, and its columns that exist. */
-static void KERNEL_finish(const KERNEL_args *a, const float *sum, size_t row, size_t rows, size_t col)
-{
+static void KERNEL_finish(const KERNEL_args *a, const float *sum, size_t row, size_t rows, size_t col) {
   const size_t columns = a->n - col < NR ? a->n - col : NR;
   for (size_t r = 0; r < rows; r++, sum += NR) {
     float *h = a->hidden + (row + r) * a->n + col;
@@ -42,8 +38,7 @@ static void KERNEL_finish(const KERNEL_args *a, const float *sum, size_t row, si
   }
 }
 
-static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread)
-{
+static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   float sum[MR * NR];
   (void)thread;
@@ -61,9 +56,8 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
   }
 }
 
-void KERNEL(const moecc_pool *pool, const float *x, const float *w, const float *b, const uint32_t *token, float *hidden,
-            size_t first, size_t count, size_t x_row, size_t k, size_t n, size_t block)
-{
+void KERNEL(const moecc_pool *pool, const float *x, const float *w, const float *b, const uint32_t *token,
+            float *hidden, size_t first, size_t count, size_t x_row, size_t k, size_t n, size_t block) {
   size_t panels = (n + NR - 1) / NR, blocks = (count + block - 1) / block;
   const KERNEL_args a = {x, w, b, token + first, hidden, x_row, count, k, n, panels, blocks};
   moecc_for(pool, KERNEL_part, &a, blocks * panels);

@@ -5,8 +5,8 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL moe_expert_out_f32
-#define MR 6
-#define NR 16
+#define MR     6
+#define NR     16
 /* end holes */
 
 typedef struct {
@@ -16,15 +16,12 @@ typedef struct {
   size_t count, k, n, panels, blocks;
 } KERNEL_args;
 
-static void KERNEL_tile(size_t rows, const float *const *x, size_t k, const float *w, const float *ahead,
-                        float *out)
-{
+static void KERNEL_tile(size_t rows, const float *const *x, size_t k, const float *w, const float *ahead, float *out) {
   moecc_tile(MR, NR / VF_LANES, rows, x, 1, k, w, NR, ahead, out, NR);
 }
 
 /* Adds a tile of sums, weighted, to its tokens' rows. */
-static void KERNEL_finish(const KERNEL_args *a, const float *sum, size_t row, size_t rows, size_t col)
-{
+static void KERNEL_finish(const KERNEL_args *a, const float *sum, size_t row, size_t rows, size_t col) {
   const size_t columns = a->n - col < NR ? a->n - col : NR;
   for (size_t r = 0; r < rows; r++, sum += NR) {
     float *y = a->y + a->token[row + r] * a->n + col;
@@ -37,8 +34,7 @@ static void KERNEL_finish(const KERNEL_args *a, const float *sum, size_t row, si
   }
 }
 
-static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread)
-{
+static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   float sum[MR * NR];
   (void)thread;
@@ -57,8 +53,7 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
 }
 
 void KERNEL(const moecc_pool *pool, const float *hidden, const float *w, const float *b, const uint32_t *token,
-            const float *weight, float *y, size_t first, size_t count, size_t k, size_t n, size_t block)
-{
+            const float *weight, float *y, size_t first, size_t count, size_t k, size_t n, size_t block) {
   size_t panels = (n + NR - 1) / NR, blocks = (count + block - 1) / block;
   const KERNEL_args a = {hidden, w, b, weight + first, token + first, y, count, k, n, panels, blocks};
   moecc_for(pool, KERNEL_part, &a, blocks * panels);

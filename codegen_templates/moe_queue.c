@@ -1,5 +1,5 @@
-/* Every expert's queue, by one counting sort: entry i goes to expert[i]; queue e is entries begin[e] ... begin[e + 1] - 1
- * of token and weight, tokens ascending. expert, weight: tokens * k entries, token by token. begin: experts + 1.
+/* Every expert's queue, by one counting sort: entry i goes to expert[i]; queue e is entries begin[e] ... begin[e + 1] -
+ * 1 of token and weight, tokens ascending. expert, weight: tokens * k entries, token by token. begin: experts + 1.
  */
 #include "defaults.h"
 /* holes */
@@ -7,8 +7,7 @@
 /* end holes */
 
 void KERNEL(const uint32_t *expert, const float *weight, uint32_t *begin, uint32_t *token, float *queued, size_t tokens,
-            size_t experts, size_t k)
-{
+            size_t experts, size_t k) {
   for (size_t e = 0; e <= experts; e++) begin[e] = 0;
   for (size_t i = 0; i < tokens * k; i++) begin[expert[i] + 1]++;
   for (size_t e = 0; e < experts; e++) begin[e + 1] += begin[e];

@@ -10,14 +10,10 @@
 /* end holes */
 
 /* Is score a of expert i better than score b of expert j < i? */
-static int KERNEL_better(float a, float b)
-{
-  return a > b || (b != b && a == a);
-}
+static int KERNEL_better(float a, float b) { return a > b || (b != b && a == a); }
 
 /* The k best in descending order. */
-static void KERNEL_choose(const float *score, size_t experts, size_t k, uint32_t *chosen)
-{
+static void KERNEL_choose(const float *score, size_t experts, size_t k, uint32_t *chosen) {
   size_t n = 0;
   for (size_t e = 0; e < experts; e++) {
     if (n == k && !KERNEL_better(score[e], score[chosen[n - 1]])) continue;
@@ -27,8 +23,7 @@ static void KERNEL_choose(const float *score, size_t experts, size_t k, uint32_t
   }
 }
 
-static void KERNEL_sort(uint32_t *chosen, size_t k)
-{
+static void KERNEL_sort(uint32_t *chosen, size_t k) {
   for (size_t i = 1; i < k; i++) {
     uint32_t e = chosen[i];
     size_t at = i;
@@ -38,8 +33,7 @@ static void KERNEL_sort(uint32_t *chosen, size_t k)
 }
 
 /* The sum of exp(score - largest) over all experts; NaN counts as 0. */
-static float KERNEL_sum(const float *score, size_t experts, float largest)
-{
+static float KERNEL_sum(const float *score, size_t experts, float largest) {
   vf sum = vf_zero();
   for (size_t e = 0; e < experts; e += VF_LANES) {
     size_t lanes = experts - e < VF_LANES ? experts - e : VF_LANES;
@@ -50,8 +44,7 @@ static float KERNEL_sum(const float *score, size_t experts, float largest)
 }
 
 static void KERNEL_weigh(const float *score, size_t experts, const uint32_t *chosen, size_t k, size_t gate,
-                         size_t normalize, float largest, float *weight)
-{
+                         size_t normalize, float largest, float *weight) {
   float sum = gate == 0 ? KERNEL_sum(score, experts, largest) : 0.0f, total = 0.0f;
   for (size_t i = 0; i < k; i++) {
     float s = score[chosen[i]];
@@ -67,8 +60,7 @@ static void KERNEL_weigh(const float *score, size_t experts, const uint32_t *cho
 }
 
 void KERNEL(const float *scores, float *weight, uint32_t *expert, uint32_t *token, uint32_t *flags, size_t score_row,
-            size_t tokens, size_t experts, size_t k, size_t gate, size_t normalize)
-{
+            size_t tokens, size_t experts, size_t k, size_t gate, size_t normalize) {
   for (size_t t = 0; t < tokens; t++, scores += score_row, weight += k, expert += k) {
     KERNEL_choose(scores, experts, k, expert);
     float largest = scores[expert[0]];

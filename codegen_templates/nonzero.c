@@ -4,11 +4,10 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL nonzero_f32
-#define T float
+#define T      float
 /* end holes */
 
-void KERNEL(const T *x, int64_t *y, size_t n, size_t bound, size_t rank, const int64_t *dims)
-{
+void KERNEL(const T *x, int64_t *y, size_t n, size_t bound, size_t rank, const int64_t *dims) {
   size_t found = 0;
   for (size_t i = 0; i < n && found < bound; i++) {
     if (x[i] == 0) continue;

@@ -4,8 +4,8 @@
  */
 #include "defaults.h"
 /* holes */
-#define KERNEL normalize_f32
-#define T float
+#define KERNEL   normalize_f32
+#define T        float
 #define CENTERED 1
 /* end holes */
 
@@ -16,8 +16,7 @@ typedef struct {
   double epsilon;
 } KERNEL_args;
 
-static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread)
-{
+static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   (void)thread;
   for (size_t r = begin; r < end; r++) {
@@ -36,9 +35,8 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
   }
 }
 
-void KERNEL(const moecc_pool *pool, const T *x, const T *scale, const T *bias, T *y, size_t rows, size_t n, size_t period,
-            size_t per_row, size_t run, double epsilon)
-{
+void KERNEL(const moecc_pool *pool, const T *x, const T *scale, const T *bias, T *y, size_t rows, size_t n,
+            size_t period, size_t per_row, size_t run, double epsilon) {
   const KERNEL_args a = {x, scale, bias, y, n, period, per_row, run, epsilon};
   moecc_for(pool, KERNEL_part, &a, rows);
 }

@@ -1,11 +1,11 @@
-/* y[o][d][j] = values[1] where index[o][j] is d (or d - depth), else values[0]. index: [outer, inner], y: [outer, depth,
- * inner], packed; values: off, on.
+/* y[o][d][j] = values[1] where index[o][j] is d (or d - depth), else values[0]. index: [outer, inner], y: [outer,
+ * depth, inner], packed; values: off, on.
  */
 #include "defaults.h"
 /* holes */
 #define KERNEL onehot_f32_i64
-#define T float
-#define I int64_t
+#define T      float
+#define I      int64_t
 /* end holes */
 
 typedef struct {
@@ -15,8 +15,7 @@ typedef struct {
   size_t depth, inner;
 } KERNEL_args;
 
-static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread)
-{
+static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   (void)thread;
   for (size_t item = begin; item < end; item++) {
@@ -30,8 +29,7 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
   }
 }
 
-void KERNEL(const moecc_pool *pool, const I *index, const T *values, T *y, size_t outer, size_t depth, size_t inner)
-{
+void KERNEL(const moecc_pool *pool, const I *index, const T *values, T *y, size_t outer, size_t depth, size_t inner) {
   if (depth == 0) return;
   const KERNEL_args a = {index, values, y, depth, inner};
   moecc_for(pool, KERNEL_part, &a, outer * depth);

@@ -1,11 +1,12 @@
-/* y[i0][i1]… = x[p0(i0)][p1(i1)]…: the same elements at positions given per axis (padding by reflection, nearest resize).
- * y: rows of n groups of `run` elements, contiguous; a group is contiguous in x. `tables`: the number R of outer loops,
- * then per loop its length and where in `tables` its list of x offsets begins; then the list of the n groups' x offsets.
+/* y[i0][i1]… = x[p0(i0)][p1(i1)]…: the same elements at positions given per axis (padding by reflection, nearest
+ * resize). y: rows of n groups of `run` elements, contiguous; a group is contiguous in x. `tables`: the number R of
+ * outer loops, then per loop its length and where in `tables` its list of x offsets begins; then the list of the n
+ * groups' x offsets.
  */
 #include "defaults.h"
 /* holes */
 #define KERNEL pick_f32
-#define T float
+#define T      float
 /* end holes */
 
 typedef struct {
@@ -15,8 +16,7 @@ typedef struct {
   const int64_t *tables;
 } KERNEL_args;
 
-static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread)
-{
+static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   const int64_t *list = a->tables + 1 + 2 * a->tables[0];
   (void)thread;
@@ -37,8 +37,7 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
   }
 }
 
-void KERNEL(const moecc_pool *pool, const T *x, T *y, size_t rows, size_t n, size_t run, const int64_t *tables)
-{
+void KERNEL(const moecc_pool *pool, const T *x, T *y, size_t rows, size_t n, size_t run, const int64_t *tables) {
   const KERNEL_args a = {x, y, n, run, tables};
   moecc_for(pool, KERNEL_part, &a, rows);
 }

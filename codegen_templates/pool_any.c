@@ -1,23 +1,17 @@
 /* Pooling over up to three spatial axes: y = FINISH(STEP over the window's elements inside x, how many count).
- * x: [channels (samples times channels), d0, d1, d2], y: [channels, o0, o1, o2], packed. `shape`, three numbers each: input
- * d, output o, window, stride, dilation, padding before; then where averages stop counting (d + padding after).
+ * x: [channels (samples times channels), d0, d1, d2], y: [channels, o0, o1, o2], packed. `shape`, three numbers each:
+ * input d, output o, window, stride, dilation, padding before; then where averages stop counting (d + padding after).
  * COUNT_PADS 1: padded positions count as elements of value 0.
  */
 #include "defaults.h"
 /* holes */
-#define KERNEL average_pool_f32
-#define T float
-#define ACC double
-#define INIT 0
+#define KERNEL     average_pool_f32
+#define T          float
+#define ACC        double
+#define INIT       0
 #define COUNT_PADS 0
-static inline double STEP(double acc, float x)
-{
-  return acc + (double)x;
-}
-static inline float FINISH(double acc, double count)
-{
-  return (float)(acc / count);
-}
+static inline double STEP(double acc, float x) { return acc + (double)x; }
+static inline float FINISH(double acc, double count) { return (float)(acc / count); }
 /* end holes */
 
 typedef struct {
@@ -26,8 +20,7 @@ typedef struct {
   const int64_t *shape;
 } KERNEL_args;
 
-static T KERNEL_window(const T *x, const int64_t *shape, const int64_t *at)
-{
+static T KERNEL_window(const T *x, const int64_t *shape, const int64_t *at) {
   const int64_t *d = shape, *k = shape + 6, *dilation = shape + 12, *end = shape + 18;
   ACC acc = INIT;
   int64_t inside = 0, counted = 0;
@@ -43,8 +36,7 @@ static T KERNEL_window(const T *x, const int64_t *shape, const int64_t *at)
   return FINISH(acc, (double)(COUNT_PADS ? counted : inside));
 }
 
-static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread)
-{
+static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   const int64_t *d = a->shape, *o = d + 3, *stride = d + 9, *pad = d + 15;
   (void)thread;
@@ -60,8 +52,7 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
   }
 }
 
-void KERNEL(const moecc_pool *pool, const T *x, T *y, size_t channels, const int64_t *shape)
-{
+void KERNEL(const moecc_pool *pool, const T *x, T *y, size_t channels, const int64_t *shape) {
   const KERNEL_args a = {x, y, shape};
   moecc_for(pool, KERNEL_part, &a, channels);
 }

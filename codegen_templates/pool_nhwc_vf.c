@@ -1,19 +1,15 @@
-/* Pooling of channels-last pictures, float32, on vectors of channels: y = FINISH(STEP over the window inside x, 1 / count).
- * x: [n, h, w, channels], y: [n, oh, ow, channels], packed. `shape`: h, w, oh, ow, window (2), stride (2), dilation (2),
- * padding before (2), then where averages stop counting (h + padding after, w + padding after). COUNT_PADS 1: padded
- * positions count as elements of value 0.
+/* Pooling of channels-last pictures, float32, on vectors of channels: y = FINISH(STEP over the window inside x, 1 /
+ * count). x: [n, h, w, channels], y: [n, oh, ow, channels], packed. `shape`: h, w, oh, ow, window (2), stride (2),
+ * dilation (2), padding before (2), then where averages stop counting (h + padding after, w + padding after).
+ * COUNT_PADS 1: padded positions count as elements of value 0.
  */
 #include "defaults.h"
 /* holes */
-#define KERNEL max_pool_nhwc_f32
-#define INIT (-INFINITY)
+#define KERNEL     max_pool_nhwc_f32
+#define INIT       (-INFINITY)
 #define COUNT_PADS 0
-static inline vf STEP(vf acc, vf x)
-{
-  return vf_max(x, acc);
-}
-static inline vf FINISH(vf acc, vf factor)
-{
+static inline vf STEP(vf acc, vf x) { return vf_max(x, acc); }
+static inline vf FINISH(vf acc, vf factor) {
   (void)factor;
   return acc;
 }
@@ -27,8 +23,7 @@ typedef struct {
 } KERNEL_args;
 
 /* One output pixel. x: the sample; top, left: where its window begins. */
-static void KERNEL_pixel(const KERNEL_args *a, const float *x, float *y, int64_t top, int64_t left)
-{
+static void KERNEL_pixel(const KERNEL_args *a, const float *x, float *y, int64_t top, int64_t left) {
   const int64_t *s = a->shape, h = s[0], w = s[1];
   const size_t channels = a->channels;
   int64_t i0 = top < 0 ? (-top + s[8] - 1) / s[8] : 0, j0 = left < 0 ? (-left + s[9] - 1) / s[9] : 0;
@@ -65,8 +60,7 @@ static void KERNEL_pixel(const KERNEL_args *a, const float *x, float *y, int64_t
 }
 
 /* An item is one row of output pixels. */
-static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread)
-{
+static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   const int64_t *s = a->shape;
   (void)thread;
@@ -78,8 +72,7 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
   }
 }
 
-void KERNEL(const moecc_pool *pool, const float *x, float *y, size_t n, size_t channels, const int64_t *shape)
-{
+void KERNEL(const moecc_pool *pool, const float *x, float *y, size_t n, size_t channels, const int64_t *shape) {
   const KERNEL_args a = {x, y, channels, shape};
   moecc_for(pool, KERNEL_part, &a, n * (size_t)shape[2]);
 }

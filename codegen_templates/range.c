@@ -2,11 +2,10 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL range_i64
-#define T int64_t
-#define V int64_t
+#define T      int64_t
+#define V      int64_t
 /* end holes */
 
-void KERNEL(V start, V delta, T *y, size_t n)
-{
+void KERNEL(V start, V delta, T *y, size_t n) {
   for (size_t i = 0; i < n; i++) y[i] = (T)(start + (V)i * delta);
 }

@@ -1,19 +1,15 @@
 /* Reduction of any axes: y[kept] = FINISH(STEP over the reduced elements, count), in a fixed order.
- * y: one element per combination of the kept loops, in order. `loops`: how many kept and how many reduced loops, then per
- * loop, kept ones first, its length and x's stride.
+ * y: one element per combination of the kept loops, in order. `loops`: how many kept and how many reduced loops, then
+ * per loop, kept ones first, its length and x's stride.
  */
 #include "defaults.h"
 /* holes */
 #define KERNEL reduce_sum_f32
-#define T float
-#define ACC double
-#define INIT 0
-static inline double STEP(double acc, float x)
-{
-  return acc + (double)x;
-}
-static inline float FINISH(double acc, double count)
-{
+#define T      float
+#define ACC    double
+#define INIT   0
+static inline double STEP(double acc, float x) { return acc + (double)x; }
+static inline float FINISH(double acc, double count) {
   (void)count;
   return (float)acc;
 }
@@ -28,8 +24,7 @@ typedef struct {
   const int64_t *loops;
 } KERNEL_args;
 
-static T KERNEL_one(const T *x, size_t count, int64_t n_loops, const int64_t *loops)
-{
+static T KERNEL_one(const T *x, size_t count, int64_t n_loops, const int64_t *loops) {
   int64_t index[KERNEL_LOOPS] = {0};
   ACC acc = INIT;
   if (n_loops == 0) return FINISH(STEP(acc, x[0]), 1);
@@ -46,8 +41,7 @@ static T KERNEL_one(const T *x, size_t count, int64_t n_loops, const int64_t *lo
   return FINISH(acc, (double)count);
 }
 
-static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread)
-{
+static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   (void)thread;
   for (size_t item = begin; item < end; item++) {
@@ -62,8 +56,7 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
   }
 }
 
-void KERNEL(const moecc_pool *pool, const T *x, T *y, size_t outputs, size_t count, const int64_t *loops)
-{
+void KERNEL(const moecc_pool *pool, const T *x, T *y, size_t outputs, size_t count, const int64_t *loops) {
   const KERNEL_args a = {x, y, count, loops};
   moecc_for(pool, KERNEL_part, &a, outputs);
 }

@@ -1,11 +1,11 @@
 /* y[kept] = m + log(sum of exp(x - m)) over any axes, m being the largest of them, the sum in double.
- * y: one element per combination of the kept loops, in order. `loops`: how many kept and how many reduced loops, then per
- * loop, kept ones first, its length and x's stride.
+ * y: one element per combination of the kept loops, in order. `loops`: how many kept and how many reduced loops, then
+ * per loop, kept ones first, its length and x's stride.
  */
 #include "defaults.h"
 /* holes */
 #define KERNEL log_sum_exp_f32
-#define T float
+#define T      float
 /* end holes */
 
 typedef struct {
@@ -16,8 +16,7 @@ typedef struct {
 } KERNEL_args;
 
 /* Element `i` of the loops. */
-static T KERNEL_at(const T *x, size_t i, int64_t n_loops, const int64_t *loops)
-{
+static T KERNEL_at(const T *x, size_t i, int64_t n_loops, const int64_t *loops) {
   for (int64_t d = n_loops - 1; d >= 0; d--) {
     x += (int64_t)(i % (size_t)loops[2 * d]) * loops[2 * d + 1];
     i /= (size_t)loops[2 * d];
@@ -25,8 +24,7 @@ static T KERNEL_at(const T *x, size_t i, int64_t n_loops, const int64_t *loops)
   return *x;
 }
 
-static double KERNEL_one(const T *x, size_t count, int64_t n_loops, const int64_t *loops)
-{
+static double KERNEL_one(const T *x, size_t count, int64_t n_loops, const int64_t *loops) {
   double largest = -(double)INFINITY, sum = 0;
   for (size_t i = 0; i < count; i++) {
     double v = (double)KERNEL_at(x, i, n_loops, loops);
@@ -37,8 +35,7 @@ static double KERNEL_one(const T *x, size_t count, int64_t n_loops, const int64_
   return largest + moecc_log_f64(sum);
 }
 
-static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread)
-{
+static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   (void)thread;
   for (size_t item = begin; item < end; item++) {
@@ -53,8 +50,7 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
   }
 }
 
-void KERNEL(const moecc_pool *pool, const T *x, T *y, size_t outputs, size_t count, const int64_t *loops)
-{
+void KERNEL(const moecc_pool *pool, const T *x, T *y, size_t outputs, size_t count, const int64_t *loops) {
   const KERNEL_args a = {x, y, count, loops};
   moecc_for(pool, KERNEL_part, &a, outputs);
 }

@@ -1,16 +1,13 @@
 /* Resampling along one axis: y[o][i][c] = sum over t of weight[i][t] * x[o][index[i][t]][c], summed in double.
- * x: [outer, n, inner] of T, y: [outer, m, inner] of R, packed; index and weight: [m, taps]. ROUND ends the last pass for
- * integers.
+ * x: [outer, n, inner] of T, y: [outer, m, inner] of R, packed; index and weight: [m, taps]. ROUND ends the last pass
+ * for integers.
  */
 #include "defaults.h"
 /* holes */
 #define KERNEL resize_axis_f64
-#define T double
-#define R double
-static inline double ROUND(double v)
-{
-  return v;
-}
+#define T      double
+#define R      double
+static inline double ROUND(double v) { return v; }
 /* end holes */
 
 typedef struct {
@@ -22,8 +19,7 @@ typedef struct {
 } KERNEL_args;
 
 /* An item is one (o, i). */
-static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread)
-{
+static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   (void)thread;
   for (size_t item = begin; item < end; item++) {
@@ -40,9 +36,8 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
   }
 }
 
-void KERNEL(const moecc_pool *pool, const T *x, const double *weight, R *y, size_t outer, size_t n, size_t m, size_t inner,
-            size_t taps, const int64_t *index)
-{
+void KERNEL(const moecc_pool *pool, const T *x, const double *weight, R *y, size_t outer, size_t n, size_t m,
+            size_t inner, size_t taps, const int64_t *index) {
   const KERNEL_args a = {x, weight, y, n, m, inner, taps, index};
   moecc_for(pool, KERNEL_part, &a, outer * m);
 }

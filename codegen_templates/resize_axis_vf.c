@@ -1,5 +1,6 @@
 /* Resampling along one axis: y[o][i][c] = sum over t of weight[i][t] * x[o][index[i][t]][c], float32.
- * x: [outer, n, inner], y: [outer, m, inner], packed; index and weight: [m, taps]. Any sizes; the inner axis on vectors.
+ * x: [outer, n, inner], y: [outer, m, inner], packed; index and weight: [m, taps]. Any sizes; the inner axis on
+ * vectors.
  */
 #include "defaults.h"
 /* holes */
@@ -13,8 +14,7 @@ typedef struct {
   const int64_t *index;
 } KERNEL_args;
 
-static void KERNEL_row(const float *x, const float *weight, float *y, size_t inner, size_t taps, const int64_t *index)
-{
+static void KERNEL_row(const float *x, const float *weight, float *y, size_t inner, size_t taps, const int64_t *index) {
   size_t c = 0;
   for (; c + 2 * VF_LANES <= inner; c += 2 * VF_LANES) {
     vf a0 = vf_zero(), a1 = a0;
@@ -35,8 +35,7 @@ static void KERNEL_row(const float *x, const float *weight, float *y, size_t inn
 }
 
 /* An item is one (o, i). */
-static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread)
-{
+static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   (void)thread;
   for (size_t item = begin; item < end; item++) {
@@ -47,8 +46,7 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
 }
 
 void KERNEL(const moecc_pool *pool, const float *x, const float *weight, float *y, size_t outer, size_t n, size_t m,
-            size_t inner, size_t taps, const int64_t *index)
-{
+            size_t inner, size_t taps, const int64_t *index) {
   const KERNEL_args a = {x, weight, y, n, m, inner, taps, index};
   moecc_for(pool, KERNEL_part, &a, outer * m);
 }

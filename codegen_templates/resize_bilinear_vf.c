@@ -15,13 +15,12 @@ typedef struct {
   const int64_t *rows, *columns;
 } KERNEL_args;
 
-static vf KERNEL_mix(vf a, vf b, vf c, vf d, const vf *w)
-{
+static vf KERNEL_mix(vf a, vf b, vf c, vf d, const vf *w) {
   return vf_fma(vf_fma(b, w[1], a * w[0]), w[2], vf_fma(d, w[1], c * w[0]) * w[3]);
 }
 
-static void KERNEL_pixel(const float *a, const float *b, const float *c, const float *d, const vf *w, float *y, size_t n)
-{
+static void KERNEL_pixel(const float *a, const float *b, const float *c, const float *d, const vf *w, float *y,
+                         size_t n) {
   size_t i = 0;
   for (; i + VF_LANES <= n; i += VF_LANES)
     vf_store(y + i, KERNEL_mix(vf_load(a + i), vf_load(b + i), vf_load(c + i), vf_load(d + i), w));
@@ -32,8 +31,7 @@ static void KERNEL_pixel(const float *a, const float *b, const float *c, const f
 }
 
 /* An item is one row of output pixels. */
-static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread)
-{
+static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   (void)thread;
   for (size_t item = begin; item < end; item++) {
@@ -43,15 +41,15 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
     float *y = a->y + item * a->ow * a->channels;
     for (size_t j = 0; j < a->ow; j++, y += a->channels) {
       const size_t l = (size_t)a->columns[2 * j] * a->channels, r = (size_t)a->columns[2 * j + 1] * a->channels;
-      const vf w[4] = {vf_set1(a->wx[2 * j]), vf_set1(a->wx[2 * j + 1]), vf_set1(a->wy[2 * i]), vf_set1(a->wy[2 * i + 1])};
+      const vf w[4] = {vf_set1(a->wx[2 * j]), vf_set1(a->wx[2 * j + 1]), vf_set1(a->wy[2 * i]),
+                       vf_set1(a->wy[2 * i + 1])};
       KERNEL_pixel(top + l, top + r, bottom + l, bottom + r, w, y, a->channels);
     }
   }
 }
 
-void KERNEL(const moecc_pool *pool, const float *x, const float *wy, const float *wx, float *y, size_t n, size_t h, size_t w,
-            size_t oh, size_t ow, size_t channels, const int64_t *rows, const int64_t *columns)
-{
+void KERNEL(const moecc_pool *pool, const float *x, const float *wy, const float *wx, float *y, size_t n, size_t h,
+            size_t w, size_t oh, size_t ow, size_t channels, const int64_t *rows, const int64_t *columns) {
   const KERNEL_args a = {x, wy, wx, y, h, w, oh, ow, channels, rows, columns};
   moecc_for(pool, KERNEL_part, &a, n * oh);
 }

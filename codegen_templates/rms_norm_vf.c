@@ -14,8 +14,9 @@ typedef struct {
   float epsilon;
 } KERNEL_args;
 
-static float KERNEL_mean_square(const float *x, size_t n)
-{
+enum { KERNEL_PIECE = 4096 };
+
+static float KERNEL_squares(const float *x, size_t n) {
   vf s0 = vf_zero(), s1 = s0, s2 = s0, s3 = s0;
   size_t i = 0;
   for (; i + 4 * VF_LANES <= n; i += 4 * VF_LANES) {
@@ -28,11 +29,17 @@ static float KERNEL_mean_square(const float *x, size_t n)
   }
   for (; i + VF_LANES <= n; i += VF_LANES) s0 = vf_fma(vf_load(x + i), vf_load(x + i), s0);
   if (i < n) s1 = vf_fma(vf_load_some(x + i, n - i), vf_load_some(x + i, n - i), s1);
-  return vf_sum((s0 + s1) + (s2 + s3)) / (float)n;
+  return vf_sum((s0 + s1) + (s2 + s3));
 }
 
-static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread)
-{
+static float KERNEL_mean_square(const float *x, size_t n) {
+  double sum = 0.0;
+  for (size_t i = 0; i < n; i += KERNEL_PIECE)
+    sum += (double)KERNEL_squares(x + i, n - i < KERNEL_PIECE ? n - i : KERNEL_PIECE);
+  return (float)(sum / (double)n);
+}
+
+static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   (void)thread;
   for (size_t r = begin; r < end; r++) {
@@ -47,8 +54,7 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
 }
 
 void KERNEL(const moecc_pool *pool, const float *x, const float *scale, float *y, size_t rows, size_t n, int64_t xs,
-            float epsilon)
-{
+            float epsilon) {
   const KERNEL_args a = {x, scale, y, n, xs, epsilon};
   moecc_for(pool, KERNEL_part, &a, rows);
 }

@@ -4,12 +4,9 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL softmax_any_f32
-#define T float
-#define EXP moecc_exp_f32
-static inline float FINISH(float shifted, double sum)
-{
-  return (float)(EXP(shifted) / sum);
-}
+#define T      float
+#define EXP    moecc_exp_f32
+static inline float FINISH(float shifted, double sum) { return (float)(EXP(shifted) / sum); }
 /* end holes */
 
 typedef struct {
@@ -18,8 +15,7 @@ typedef struct {
   size_t n, inner;
 } KERNEL_args;
 
-static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread)
-{
+static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   size_t n = a->n, s = a->inner;
   (void)thread;
@@ -34,8 +30,7 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
   }
 }
 
-void KERNEL(const moecc_pool *pool, const T *x, T *y, size_t outer, size_t n, size_t inner)
-{
+void KERNEL(const moecc_pool *pool, const T *x, T *y, size_t outer, size_t n, size_t inner) {
   if (n == 0) return;
   const KERNEL_args a = {x, y, n, inner};
   moecc_for(pool, KERNEL_part, &a, outer * inner);

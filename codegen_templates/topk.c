@@ -5,11 +5,8 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL topk_f32
-#define T float
-static inline int BEFORE(float a, float b)
-{
-  return a > b || (b != b && a == a);
-}
+#define T      float
+static inline int BEFORE(float a, float b) { return a > b || (b != b && a == a); }
 /* end holes */
 
 typedef struct {
@@ -19,8 +16,7 @@ typedef struct {
   size_t n, inner, k;
 } KERNEL_args;
 
-static void KERNEL_line(const KERNEL_args *a, const T *x, int64_t *list)
-{
+static void KERNEL_line(const KERNEL_args *a, const T *x, int64_t *list) {
   const size_t s = a->inner;
   size_t have = 0;
   for (size_t i = 0; i < a->n; i++) {
@@ -29,8 +25,10 @@ static void KERNEL_line(const KERNEL_args *a, const T *x, int64_t *list)
     size_t low = 0, high = have;
     while (low < high) {
       size_t middle = (low + high) / 2;
-      if (BEFORE(v, x[(size_t)list[middle * s] * s])) high = middle;
-      else low = middle + 1;
+      if (BEFORE(v, x[(size_t)list[middle * s] * s]))
+        high = middle;
+      else
+        low = middle + 1;
     }
     if (have < a->k) have++;
     for (size_t j = have - 1; j > low; j--) list[j * s] = list[(j - 1) * s];
@@ -38,8 +36,7 @@ static void KERNEL_line(const KERNEL_args *a, const T *x, int64_t *list)
   }
 }
 
-static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread)
-{
+static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   (void)thread;
   for (size_t item = begin; item < end; item++) {
@@ -53,8 +50,8 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
   }
 }
 
-void KERNEL(const moecc_pool *pool, const T *x, T *values, int64_t *index, size_t outer, size_t n, size_t inner, size_t k)
-{
+void KERNEL(const moecc_pool *pool, const T *x, T *values, int64_t *index, size_t outer, size_t n, size_t inner,
+            size_t k) {
   if (k == 0) return;
   const KERNEL_args a = {x, values, index, n, inner, k};
   moecc_for(pool, KERNEL_part, &a, outer * inner);

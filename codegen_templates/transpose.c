@@ -1,11 +1,12 @@
 /* y[r][c] = x[c][r] for `count` matrices: x's elements follow each other along r, y's along c.
- * Element (r, c) is at x + r + c * xs and y + r * ys + c. Where matrices lie says the table `outer`: the number of outer
- * loops, then per loop its length, x's stride and y's stride. Goes by square tiles so that both sides stay in the cache.
+ * Element (r, c) is at x + r + c * xs and y + r * ys + c. Where matrices lie says the table `outer`: the number of
+ * outer loops, then per loop its length, x's stride and y's stride. Goes by square tiles so that both sides stay in the
+ * cache.
  */
 #include "defaults.h"
 /* holes */
 #define KERNEL transpose_f32
-#define T float
+#define T      float
 /* end holes */
 
 enum { KERNEL_TILE = 8, KERNEL_ROWS = 64 };
@@ -19,8 +20,7 @@ typedef struct {
 } KERNEL_args;
 
 /* A full tile: loads go along x's rows, stores along y's. */
-static void KERNEL_tile(const T *x, T *y, int64_t xs, int64_t ys)
-{
+static void KERNEL_tile(const T *x, T *y, int64_t xs, int64_t ys) {
   T tile[KERNEL_TILE][KERNEL_TILE];
   for (size_t c = 0; c < KERNEL_TILE; c++)
     for (size_t r = 0; r < KERNEL_TILE; r++) tile[c][r] = x[(int64_t)c * xs + (int64_t)r];
@@ -29,14 +29,12 @@ static void KERNEL_tile(const T *x, T *y, int64_t xs, int64_t ys)
 }
 
 /* What is left at the sides, and matrices of few columns (pictures becoming channels-last). */
-static void KERNEL_edge(const T *x, T *y, size_t rows, size_t columns, int64_t xs, int64_t ys)
-{
+static void KERNEL_edge(const T *x, T *y, size_t rows, size_t columns, int64_t xs, int64_t ys) {
   for (size_t c = 0; c < columns; c++)
     for (size_t r = 0; r < rows; r++) y[(int64_t)r * ys + (int64_t)c] = x[(int64_t)c * xs + (int64_t)r];
 }
 
-static void KERNEL_band(const T *x, T *y, size_t rows, size_t columns, int64_t xs, int64_t ys)
-{
+static void KERNEL_band(const T *x, T *y, size_t rows, size_t columns, int64_t xs, int64_t ys) {
   size_t r = 0;
   for (; r + KERNEL_TILE <= rows; r += KERNEL_TILE) {
     size_t c = 0;
@@ -48,8 +46,7 @@ static void KERNEL_band(const T *x, T *y, size_t rows, size_t columns, int64_t x
 }
 
 /* An item is a band of KERNEL_ROWS rows of one matrix. */
-static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread)
-{
+static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   (void)thread;
   for (size_t item = begin; item < end; item++) {
@@ -64,14 +61,15 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
       x += index * loop[1];
       y += index * loop[2];
     }
-    if (a->columns < KERNEL_TILE) KERNEL_edge(x, y, rows, a->columns, a->xs, a->ys);
-    else KERNEL_band(x, y, rows, a->columns, a->xs, a->ys);
+    if (a->columns < KERNEL_TILE)
+      KERNEL_edge(x, y, rows, a->columns, a->xs, a->ys);
+    else
+      KERNEL_band(x, y, rows, a->columns, a->xs, a->ys);
   }
 }
 
 void KERNEL(const moecc_pool *pool, const T *x, T *y, size_t rows, size_t columns, int64_t xs, int64_t ys, size_t count,
-            const int64_t *outer)
-{
+            const int64_t *outer) {
   if (rows == 0 || columns == 0) return;
   size_t bands = (rows + KERNEL_ROWS - 1) / KERNEL_ROWS;
   const KERNEL_args a = {x, y, rows, columns, bands, xs, ys, outer};

@@ -1,8 +1,9 @@
-/* A triangle of each matrix, the rest 0: y[r][c] = x[r][c] where low <= c - r <= high. x, y: [count, rows, columns], packed. */
+/* A triangle of each matrix, the rest 0: y[r][c] = x[r][c] where low <= c - r <= high. x, y: [count, rows, columns],
+ * packed. */
 #include "defaults.h"
 /* holes */
 #define KERNEL trilu_f32
-#define T float
+#define T      float
 /* end holes */
 
 typedef struct {
@@ -12,8 +13,7 @@ typedef struct {
   int64_t low, high;
 } KERNEL_args;
 
-static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread)
-{
+static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   (void)thread;
   for (size_t item = begin; item < end; item++) {
@@ -24,8 +24,8 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
   }
 }
 
-void KERNEL(const moecc_pool *pool, const T *x, T *y, size_t count, size_t rows, size_t columns, int64_t low, int64_t high)
-{
+void KERNEL(const moecc_pool *pool, const T *x, T *y, size_t count, size_t rows, size_t columns, int64_t low,
+            int64_t high) {
   const KERNEL_args a = {x, y, rows, columns, low, high};
   moecc_for(pool, KERNEL_part, &a, count * rows);
 }

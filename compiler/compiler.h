@@ -143,7 +143,7 @@ int64_t tensor_count(const Tensor *t);
 uint64_t tensor_hash(Tensor *t);
 bool tensor_equal(Tensor *a, Tensor *b);
 void tensor_rest(const Tensor *t); /* not needed for now: gives up the memory of a mapped one until it is read again */
-void pages_forget(const void *data, size_t bytes); /* the same for any part of a mapped file: of its whole pages */
+void pages_forget(const void *data, size_t bytes);      /* the same for any part of a mapped file: of its whole pages */
 double tensor_number(const Tensor *t, int64_t i);       /* element i as a double */
 void tensor_set_number(Tensor *t, int64_t i, double x); /* of a writable tensor, converted to its type */
 int64_t tensor_integer(const Tensor *t, int64_t i);     /* element i of an integer or bool tensor */

@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+enum { LONGEST_SUM = 4096 }; /* elements that a chain of float32 additions is good enough for */
+
 typedef struct {
   int axes; /* spatial */
   int64_t in[3], out[3], window[3], stride[3], dilation[3], before[3], end[3];
@@ -122,7 +124,8 @@ void lower_pool(Program *p, Node *n) {
   }
   Pool g = read_pool(p, n);
   bool max = n->op == OP_MAX_POOL, count_pads = !max && node_int(n, "count_include_pad", 0) != 0;
-  if (n->in[0]->dtype == DT_F32 && g.axes == 2)
+  bool long_sum = !max && g.window[1] * g.window[2] > LONGEST_SUM;
+  if (n->in[0]->dtype == DT_F32 && g.axes == 2 && !long_sum)
     pool_picture(p, n, &g, max, count_pads);
   else
     pool_any(p, n, &g, max, count_pads);

@@ -16,7 +16,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-enum { FOLD_BYTES = 64 << 20, VIEW_BYTES = 1 << 20 };
+enum { FOLD_BYTES = 64 << 20, VIEW_BYTES = 1 << 20, MOST_BOUND = 64 /* numbers that one would give by hand */ };
 
 static const struct {
   bool (*infer)(Node *n);
@@ -192,15 +192,41 @@ static bool fold(Node *n) {
 /* ---- the walk
  * --------------------------------------------------------------------------------------------------------- */
 
+/* Marks in `seen` (by Value.id) what v is computed from. */
+static void mark_sources(const Value *v, bool *seen) {
+  seen[v->id] = true;
+  for (const Node *n = v->producer; n; n = n->prev) {
+    bool wanted = false;
+    for (int i = 0; i < n->n_out; i++) wanted |= n->out[i] && seen[n->out[i]->id];
+    for (int i = 0; i < n->n_in && wanted; i++)
+      if (n->in[i] && !n->in[i]->tensor) seen[n->in[i]->id] = true;
+  }
+}
+
+/* What would make the value v a constant: the graph inputs it is computed from, if they are few numbers. */
+static const char *how_to_bind(const Graph *g, const Value *v) {
+  Ctx *c = g->ctx;
+  bool *seen = ctx_array(c, g->n_values, sizeof *seen);
+  mark_sources(v, seen);
+  Text t = {.ctx = c};
+  for (size_t i = 0; i < g->n_inputs; i++) {
+    const Value *in = g->inputs[i];
+    if (!seen[in->id]) continue;
+    if (dtype_is_float(in->dtype) || shape_count(&in->shape) > MOST_BOUND)
+      return ctx_format(c, "is computed from \"%s\" %s at run time: shapes must be known before", in->name,
+                        shape_text(c, in->dtype, &in->shape));
+    text_add(&t, "%s--bind %s=VALUE", t.len ? " " : "", in->name);
+  }
+  return ctx_format(c, "is not constant: make it so with %s", t.len ? t.text : "a constant in the model");
+}
+
 static void report_unknown(Node *n) {
   Ctx *c = n->graph->ctx;
   for (int i = n->n_own - 1; i > 0; i--) {
     const Value *v = n->in[i];
     if (!v || v->tensor || dtype_is_float(v->dtype) != (n->op == OP_RESIZE && i < 3)) continue;
-    ctx_report(c, n,
-               "the shape of the result depends on \"%s\" %s, which is not constant: bind the graph inputs it is "
-               "computed from (--bind INPUT=VALUE)",
-               v->name, shape_text(c, v->dtype, &v->shape));
+    ctx_report(c, n, "the shape of the result depends on \"%s\" %s, which %s", v->name,
+               shape_text(c, v->dtype, &v->shape), how_to_bind(n->graph, v));
     return;
   }
   ctx_report(c, n,

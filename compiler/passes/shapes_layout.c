@@ -236,7 +236,9 @@ static bool split_sizes(const Node *n, Dim whole, int64_t *size) {
     int64_t sum = 0;
     for (int i = 0; i < count; i++)
       if (!size_add(sum, size[i], &sum)) shape_error(n, "part %d has %" PRId64 " elements", i, size[i]);
-    if (count != n->n_out || sum != whole.n || whole.sym)
+    if (whole.sym)
+      shape_error(n, "a length that is decided by values at run time cannot be cut into parts: %s", input_text(n, 0));
+    if (count != n->n_out || sum != whole.n)
       shape_error(n, "%d parts of together %" PRId64 " for %d outputs of %" PRId64, count, sum, n->n_out, whole.n);
     return true;
   }

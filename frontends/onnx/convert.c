@@ -93,9 +93,11 @@ static void define_input(Reader *r, Body *b, size_t i, const Onnx__ValueInfoProt
     return;
   }
   Shape shape = {0};
-  if (!input_shape(r, name, info->type->tensor_type, &shape)) return;
-  d->value = graph_value(r->graph, name, dtype_from_onnx(info->type->tensor_type->elem_type), shape);
-  graph_add_input(r->graph, d->value);
+  bool good = input_shape(r, name, info->type->tensor_type, &shape);
+  /* Where it is at fault, its readers are not. */
+  d->value =
+      graph_value(r->graph, name, dtype_from_onnx(info->type->tensor_type->elem_type), good ? shape : shape_unknown());
+  if (good) graph_add_input(r->graph, d->value);
 }
 
 /* ---- types of other values ---- */

@@ -179,6 +179,8 @@ static bool check_arity(RawNode *n, Op op) {
   if (!check_count(n, n->n_in == 1 ? "input" : "inputs", n->n_in, info->min_inputs, info->max_inputs)) return false;
   for (int i = 0; i < info->min_inputs; i++)
     if (!n->in[i] && !op_may_lack(op, i)) return raw_fault(n, "input %d is missing", i);
+  if (info->max_outputs == 1 && n->n_out > 1)
+    return raw_fault(n, "has %d outputs, of which only the first is supported", n->n_out);
   if (!check_count(n, n->n_out == 1 ? "output" : "outputs", n->n_out, info->min_outputs, info->max_outputs))
     return false;
   for (int i = 0; i < info->min_outputs; i++)

@@ -11,6 +11,9 @@ void resize_axis_f64(const moecc_pool *pool, const double *x, const double *weig
 void resize_bilinear_f32(const moecc_pool *pool, const float *x, const float *wy, const float *wx, float *y, size_t n,
                          size_t h, size_t w, size_t oh, size_t ow, size_t channels, const int64_t *rows,
                          const int64_t *columns);
+void grid_sample_f32(const moecc_pool *pool, const float *x, const float *grid, float *y, size_t samples,
+                     size_t channels, const int64_t *shape);
+void col2im_f32(const moecc_pool *pool, const float *x, float *y, size_t channels, const int64_t *shape);
 
 enum { H = 7, W = 9 };
 
@@ -129,12 +132,68 @@ static void test_resize_bilinear(void **state) {
   for (size_t channels = 1; channels < 40; channels += 6) resize_bilinear_one(channels);
 }
 
+/* The element of a picture, 0 outside of it. */
+static double pixel(const float *x, int64_t h, int64_t w, size_t channels, double row, double column, size_t c) {
+  if (!(row >= 0 && row < (double)h && column >= 0 && column < (double)w)) return 0;
+  return (double)x[((size_t)row * (size_t)w + (size_t)column) * channels + c];
+}
+
+static double sampled(const float *x, int64_t h, int64_t w, size_t channels, double row, double column, size_t c) {
+  double r = floor(row), k = floor(column), v = 0;
+  for (int i = 0; i < 2; i++)
+    for (int j = 0; j < 2; j++)
+      v += (1 - fabs(row - r - i)) * (1 - fabs(column - k - j)) * pixel(x, h, w, channels, r + i, k + j, c);
+  return v;
+}
+
+/* Two pictures of 3 x 5, four positions in each, the last ones far or nowhere. */
+static void grid_sample_one(size_t channels) {
+  static const float grid[] = {0,    0,    -0.9f, 0.3f, 1,          -1, 1e30f, 0,
+                               0.5f, 0.7f, -1.1f, 0,    (float)NAN, 0,  0,     (float)INFINITY};
+  static const int64_t shape[] = {1, 3, 5, 2, 4};
+  float *x = numbers(30 * channels), *y = room(8 * channels);
+  grid_sample_f32(&three_threads, x, grid, y, 2, channels, shape);
+  for (size_t at = 0; at < 8 * channels; at++) {
+    size_t item = at / channels;
+    double column = (((double)grid[2 * item] + 1) * 5 - 1) / 2, row = (((double)grid[2 * item + 1] + 1) * 3 - 1) / 2;
+    double e = fabs(row) < 100 && fabs(column) < 100
+                   ? sampled(x + item / 4 * 15 * channels, 3, 5, channels, row, column, at % channels)
+                   : 0;
+    assert_near(y[at], e, 2e-6);
+  }
+  assert_guard(y, 8 * channels);
+  free(x);
+  free(y);
+}
+
+static void test_grid_sample(void **state) {
+  (void)state;
+  for (size_t channels = 1; channels < 40; channels += 6) grid_sample_one(channels);
+}
+
+/* A picture of 5 x 6 of two channels from blocks of 2 x 3, 2 and 1 apart, the columns dilated by 2 and padded by 1. */
+static void test_col2im(void **state) {
+  (void)state;
+  enum { OH = 5, OW = 6, KH = 2, KW = 3, BH = 2, BW = 4, C = 2 };
+  static const int64_t shape[] = {1, OH, OW, 1, BH, BW, 1, KH, KW, 1, 2, 1, 1, 1, 2, 0, 0, 1};
+  float *x = numbers(C * KH * KW * BH * BW), *y = room(C * OH * OW);
+  double e[C * OH * OW] = {0};
+  for (size_t at = 0; at < C * KH * KW * BH * BW; at++) {
+    size_t bw = at % BW, bh = at / BW % BH, kw = at / (BW * BH) % KW, kh = at / (BW * BH * KW) % KH;
+    size_t c = at / (BW * BH * KW * KH), row = 2 * bh + kh, column = bw + 2 * kw; /* counted in the padded picture */
+    if (column >= 1 && column <= OW) e[(c * OH + row) * OW + column - 1] += (double)x[at];
+  }
+  col2im_f32(&three_threads, x, y, C, shape);
+  for (size_t at = 0; at < C * OH * OW; at++) assert_near(y[at], e[at], 1e-5);
+  assert_guard(y, C * OH * OW);
+  free(x);
+  free(y);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_max_pool),
-      cmocka_unit_test(test_average_pool),
-      cmocka_unit_test(test_resize_axis),
-      cmocka_unit_test(test_resize_bilinear),
+      cmocka_unit_test(test_max_pool),        cmocka_unit_test(test_average_pool), cmocka_unit_test(test_resize_axis),
+      cmocka_unit_test(test_resize_bilinear), cmocka_unit_test(test_grid_sample),  cmocka_unit_test(test_col2im),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

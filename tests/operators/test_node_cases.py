@@ -89,7 +89,6 @@ REFUSED: dict[str, str] = {
     "Attention with softcap": "no vision transformer has it",
     "Attention with a window": "no vision transformer has it",
     "Attention causal over keys more or fewer than queries": "needs a cache to make sense",
-    "Einsum with an ellipsis or a diagonal": "exporters name every dimension once",
     "Pow of an integer by a float": "the result has no exact meaning; a Cast says what is wanted",
 }
 
@@ -153,10 +152,6 @@ def refused_feature(model: onnx.ModelProto, inputs: Sequence[np.ndarray]) -> str
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         if op == "Attention":
             return attention_feature(node, values)
-        if op == "Einsum":
-            terms = attributes["equation"].decode().split("->")[0].replace(" ", "").split(",")
-            if any("." in t or len(set(t)) < len(t) for t in terms):
-                return "Einsum with an ellipsis or a diagonal"
         if (op == "LayerNormalization" and outputs == 3) or (op == "MaxPool" and outputs == 2):
             return f"{op} with {outputs} outputs"
         if op == "BatchNormalization" and attributes.get("training_mode"):
