@@ -7,7 +7,7 @@ cd "$(dirname "$0")"
 # "a|b": a or, where the distribution has no a, b.
 build_packages=(gcc libc6-dev make cmake ninja-build pkg-config libprotobuf-c-dev protobuf-c-compiler libtcc-dev libpng-dev
   libjpeg-dev)
-test_packages=(git libcmocka-dev tcc 'clang-19|clang' 'clang-format-19|clang-format' 'clang-tidy-19|clang-tidy'
+test_packages=(libcmocka-dev tcc valgrind 'clang-19|clang' 'clang-format-19|clang-format' 'clang-tidy-19|clang-tidy'
   gcc-aarch64-linux-gnu libc6-dev-arm64-cross gcc-riscv64-linux-gnu libc6-dev-riscv64-cross qemu-user-static)
 fuzz_packages=('clang-19|clang' 'libclang-rt-19-dev|libclang-rt-dev')
 venv=.venv
@@ -167,7 +167,7 @@ sanitize() {
   test_tools
   make_preset sanitize
   make_preset threads
-  "$venv/bin/python" tests/run.py build-sanitize ctest threads sanitize
+  "$venv/bin/python" tests/run.py build-sanitize ctest threads sanitize passes faults operators
 }
 
 fuzz() {

@@ -27,7 +27,7 @@ JOBS = min(os.cpu_count() or 1, 8)
 SLOWEST = 12
 
 # Each of these is wanted by some test; of names with | between them one will do.
-TOOLS = ["cmake", "ninja", "make", "gcc", "clang-19|clang", "tcc", "aarch64-linux-gnu-gcc", "riscv64-linux-gnu-gcc",
+TOOLS = ["cmake", "ninja", "make", "valgrind", "gcc", "clang-19|clang", "tcc", "aarch64-linux-gnu-gcc", "riscv64-linux-gnu-gcc",
          "qemu-aarch64-static", "qemu-riscv64-static", "clang-format-19|clang-format", "clang-tidy-19|clang-tidy"]  # fmt: skip
 
 
@@ -218,12 +218,19 @@ OTHER_SUITES: dict[str, Callable[[Path], Result]] = {  # of ./build.sh sanitize
 }
 
 
+def set_sanitizers() -> None:
+    """A complaint gets a status that no program has otherwise, and the place it comes from."""
+    for name, more in {"ASAN": ":detect_stack_use_after_return=1", "UBSAN": ":print_stacktrace=1", "LSAN": "", "TSAN": ""}.items():
+        os.environ.setdefault(f"{name}_OPTIONS", f"exitcode=99{more}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Runs suites; the last line says how many tests passed and failed.")
     parser.add_argument("build", type=Path)
     parser.add_argument("suites", nargs="*", choices=[[], *SUITES, *OTHER_SUITES], metavar="SUITE")
     arguments = parser.parse_args()
     build = arguments.build.resolve()
+    set_sanitizers()
     total, lines = Result(), []
     for name in arguments.suites or SUITES:
         print(f"==== {name}", flush=True)

@@ -30,7 +30,7 @@ typedef struct {
 } Pattern;
 
 static const Pattern patterns[] = {
-#define ELEMENTWISE(id, real, integer, vector)                 {OP_##id, NULL, NULL, real, integer, vector},
+#define ELEMENTWISE(id, real, integer, vector) {OP_##id, NULL, NULL, real, integer, vector},
 #define ELEMENTWISE_IF(id, attr, value, real, integer, vector) {OP_##id, attr, value, real, integer, vector},
 #include "ir/ops.def"
 };
