@@ -62,8 +62,7 @@ static void write_bytes(const void *data, size_t n) {
   assert_int_equal(fclose(f), 0);
 }
 
-/* ---- npy
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- npy --------------------------------------------------------------------------------------------------------- */
 
 static void npy_round_trips(Ctx *c, void *arg) {
   static const int64_t shapes[][4] = {{0}, {5}, {2, 3}, {2, 0, 3}, {1, 2, 3, 2}};
@@ -161,8 +160,7 @@ static void cut_and_changed_arrays_are_survived(void **state) {
   must_fail(read_npy, NULL, "No such file");
 }
 
-/* ---- picture files
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- picture files ----------------------------------------------------------------------------------------------- */
 
 static Picture *gradient(Ctx *c, int w, int h) {
   Picture *p = picture_new(c, w, h);
@@ -280,8 +278,7 @@ static void unwritable_is_the_machines_fault(void **state) {
     assert_int_equal(run(write_to_full, NULL, NULL, 0), EXIT_MACHINE);
 }
 
-/* ---- resizing
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- resizing ---------------------------------------------------------------------------------------------------- */
 
 static void resizing(Ctx *c, void *arg) {
   (void)arg;
@@ -308,8 +305,7 @@ static void resizing(Ctx *c, void *arg) {
 
 static void pictures_are_resized(void **state) { (void)state, must_run(resizing, NULL); }
 
-/* ---- pictures as inputs
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- pictures as inputs ------------------------------------------------------------------------------------------ */
 
 /* Three vertical stripes, red, green, blue, each 10 wide and 10 high. */
 static Picture *stripes(Ctx *c) {
@@ -379,8 +375,7 @@ static void bad_input_descriptions_are_refused(void **state) {
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) must_fail(parse_input, (void *)(uintptr_t)&bad[i], bad[i].says);
 }
 
-/* ---- outputs as pictures
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- outputs as pictures ----------------------------------------------------------------------------------------- */
 
 static Tensor *floats(Ctx *c, int rank, const int64_t *dim, const float *v) {
   Tensor *t = tensor_new(c, DT_F32, rank, dim, NULL);

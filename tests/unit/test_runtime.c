@@ -21,8 +21,7 @@ static int injected_create(pthread_t *t, const pthread_attr_t *a, void *(*body)(
 
 static void *room_for(size_t bytes) { return aligned_alloc(64, (bytes + 63) & ~(size_t)63); }
 
-/* ---- contexts
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- contexts ---------------------------------------------------------------------------------------------------- */
 
 static void every_status_has_a_text(void **state) {
   (void)state;
@@ -127,8 +126,7 @@ static void one_call_at_a_time(void **state) {
   free(c);
 }
 
-/* ---- loops
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- loops ------------------------------------------------------------------------------------------------------- */
 
 enum { ITEMS = 1000 };
 typedef struct {
@@ -242,8 +240,7 @@ static void two_callers_may_share_a_pool(void **state) {
   free(memory);
 }
 
-/* ---- the loader
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- the loader -------------------------------------------------------------------------------------------------- */
 
 /* A source whose wait blocks until it is let go. */
 typedef struct {

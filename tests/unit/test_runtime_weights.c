@@ -123,8 +123,7 @@ static void checksum_is_pinned(void **state) {
   assert_true(moecc_checksum(data + 1, 64, 9) == UINT64_C(0xbb674ef8761dd141));
 }
 
-/* ---- sources
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- sources ----------------------------------------------------------------------------------------------------- */
 
 static void slots_are_where_the_format_says(void **state) {
   const Fixture *f = *state;
@@ -193,8 +192,7 @@ static void expert_out_of_range_is_refused(void **state) {
   moecc_ask_expert(&w, &f->unit[EXPERT_UNIT], EXPERTS);
 }
 
-/* ---- bad packs
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- bad packs --------------------------------------------------------------------------------------------------- */
 
 static moecc_status check(const void *pack, uint64_t bytes, uint64_t model, unsigned tasks) {
   moecc_source s;
@@ -299,8 +297,7 @@ static void init_refuses_before_any_compute(void **state) {
   free(arena);
 }
 
-/* ---- flipped bits
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- flipped bits ------------------------------------------------------------------------------------------------ */
 
 static void a_flipped_bit_names_its_slot(void **state) {
   const Fixture *f = *state;
@@ -353,8 +350,7 @@ static void swapped_experts_are_found(void **state) {
   free(p);
 }
 
-/* ---- reads that are interrupted, short, failing
- * ------------------------------------------------------------------------ */
+/* ---- reads that are interrupted, short, failing ------------------------------------------------------------------ */
 
 static void interrupted_and_short_reads_are_retried(void **state) {
   const Fixture *f = *state;
@@ -428,8 +424,7 @@ static void a_file_cut_while_open_is_noticed(void **state) {
   free(arena);
 }
 
-/* ---- the two buffers
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- the two buffers --------------------------------------------------------------------------------------------- */
 
 /* A source that keeps a diary and can fail. */
 typedef struct {
