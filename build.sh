@@ -113,23 +113,13 @@ find_python() {
 
 pip_install() { quietly "pip (is there a network?)" "$venv/bin/python" -m pip install -q --disable-pip-version-check --progress-bar off "$@"; }
 
-# PyTorch's own index has a build without CUDA, which is ten times smaller; where it cannot be reached, any will do.
-torch_index() {
-  local url=https://download.pytorch.org/whl/cpu
-  "$venv/bin/python" - "$url" 2>/dev/null <<'END' && echo "--extra-index-url=$url"
-import sys, urllib.request
-urllib.request.urlopen(sys.argv[1] + "/torch/", timeout=10).read(1)
-END
-}
-
 python_packages() {
   local python
   if cmp -s tests/requirements.txt "$venv/installed.txt"; then return; fi
   python=$(find_python) || { need python3 python3-venv; python=$(find_python) || fail "no Python from 3.11 on with venv"; }
   say "Installing the packages of tests/requirements.txt into $venv"
   [ -x "$venv/bin/python" ] || quietly "making $venv" "$python" -m venv "$venv"
-  # shellcheck disable=SC2046
-  pip_install $(grep '^torch==' tests/requirements.txt) $(torch_index || true)
+  pip_install "$(grep '^torch==' tests/requirements.txt)"
   pip_install -r tests/requirements.txt
   cp tests/requirements.txt "$venv/installed.txt"
 }

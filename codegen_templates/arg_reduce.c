@@ -4,7 +4,7 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL arg_max_f32
-#define T float
+#define T      float
 static inline int BETTER(float a, float b) { return a > b; }
 /* end holes */
 

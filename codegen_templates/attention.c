@@ -8,8 +8,8 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL attention_f32
-#define MR 6
-#define NR 16
+#define MR     6
+#define NR     16
 /* end holes */
 
 /* What the table `shape` holds: extents, then strides per batch, head and position. */

@@ -7,8 +7,8 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL bmm_f32
-#define MR 6
-#define NR 16
+#define MR     6
+#define NR     16
 static inline vf EPILOGUE(vf acc, const moecc_operand *o, size_t row, size_t col, size_t lanes) {
   (void)o;
   (void)row;

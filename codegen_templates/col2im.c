@@ -6,7 +6,7 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL col2im_f32
-#define T float
+#define T      float
 /* end holes */
 
 typedef struct {

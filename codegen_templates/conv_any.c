@@ -6,7 +6,7 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL conv_any_f64
-#define T double
+#define T      double
 /* end holes */
 
 /* What the table `shape` holds: z, y, x in this order. */

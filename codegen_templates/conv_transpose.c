@@ -6,7 +6,7 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL conv_transpose_f32
-#define T float
+#define T      float
 /* end holes */
 
 /* What the table `shape` holds: z, y, x in this order. */

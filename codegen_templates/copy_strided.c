@@ -5,7 +5,7 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL copy_strided_f32
-#define T float
+#define T      float
 /* end holes */
 
 enum { KERNEL_BLOCK = 4096, KERNEL_LOOPS = 8 };

@@ -4,8 +4,8 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL cumsum_f32
-#define T float
-#define ACC float
+#define T      float
+#define ACC    float
 /* end holes */
 
 typedef struct {

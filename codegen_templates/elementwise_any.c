@@ -5,11 +5,11 @@
  */
 #include "defaults.h"
 /* holes */
-#define KERNEL where_f32
-#define T float
-#define OPERANDS 3
+#define KERNEL     where_f32
+#define T          float
+#define OPERANDS   3
 #define PARAMETERS const unsigned char *x0, const float *x1, const float *x2
-#define POINTERS (const char *)x0, (const char *)x1, (const char *)x2
+#define POINTERS   (const char *)x0, (const char *)x1, (const char *)x2
 static inline float ELEMENT(const char *const *x, const int64_t *step, size_t i) {
   const unsigned char x0 = ((const unsigned char *)(const void *)x[0])[i];
   const float x1 = ((const float *)(const void *)x[1])[(int64_t)i * step[1]];

@@ -5,10 +5,10 @@
  */
 #include "defaults.h"
 /* holes */
-#define KERNEL add_f32
-#define OPERANDS 2
+#define KERNEL     add_f32
+#define OPERANDS   2
 #define PARAMETERS const float *x0, const float *x1
-#define POINTERS x0, x1
+#define POINTERS   x0, x1
 static inline vf ELEMENT(const float *const *x, size_t i, size_t lanes) {
   const vf x0 = lanes == VF_LANES ? vf_load(x[0] + i) : vf_load_some(x[0] + i, lanes);
   const vf x1 = lanes == VF_LANES ? vf_load(x[1] + i) : vf_load_some(x[1] + i, lanes);

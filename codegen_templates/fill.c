@@ -4,8 +4,8 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL fill_f32
-#define T float
-#define V float
+#define T      float
+#define V      float
 /* end holes */
 
 typedef struct {

@@ -5,8 +5,8 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL gather_elements_f32_i64
-#define T float
-#define I int64_t
+#define T      float
+#define I      int64_t
 /* end holes */
 
 typedef struct {

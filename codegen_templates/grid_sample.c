@@ -7,9 +7,9 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL grid_sample_f32
-#define T float
-#define G float
-#define TAPS 2
+#define T      float
+#define G      float
+#define TAPS   2
 static inline double PLACE(double v, double n) { return ((v + 1.0) * n - 1.0) * 0.5; }
 static inline int64_t CHOOSE(double v, double *weight) {
   const double low = floor(v);

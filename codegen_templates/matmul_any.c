@@ -5,7 +5,7 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL matmul_f64
-#define T double
+#define T      double
 static inline T MAC(T sum, T a, T b) { return sum + a * b; }
 static inline T END(T sum, const T *c, double alpha, double beta) {
   (void)c;

@@ -6,8 +6,8 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL moe_expert_in_f32
-#define MR 6
-#define NR 16
+#define MR     6
+#define NR     16
 static inline vf COMBINE(vf sum, vf before) {
   (void)before;
   return vf_gelu(sum);

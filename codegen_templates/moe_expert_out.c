@@ -5,8 +5,8 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL moe_expert_out_f32
-#define MR 6
-#define NR 16
+#define MR     6
+#define NR     16
 /* end holes */
 
 typedef struct {

@@ -4,7 +4,7 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL nonzero_f32
-#define T float
+#define T      float
 /* end holes */
 
 void KERNEL(const T *x, int64_t *y, size_t n, size_t bound, size_t rank, const int64_t *dims) {

@@ -4,8 +4,8 @@
  */
 #include "defaults.h"
 /* holes */
-#define KERNEL normalize_f32
-#define T float
+#define KERNEL   normalize_f32
+#define T        float
 #define CENTERED 1
 /* end holes */
 

@@ -5,10 +5,10 @@
  */
 #include "defaults.h"
 /* holes */
-#define KERNEL average_pool_f32
-#define T float
-#define ACC double
-#define INIT 0
+#define KERNEL     average_pool_f32
+#define T          float
+#define ACC        double
+#define INIT       0
 #define COUNT_PADS 0
 static inline double STEP(double acc, float x) { return acc + (double)x; }
 static inline float FINISH(double acc, double count) { return (float)(acc / count); }

@@ -5,8 +5,8 @@
  */
 #include "defaults.h"
 /* holes */
-#define KERNEL max_pool_nhwc_f32
-#define INIT (-INFINITY)
+#define KERNEL     max_pool_nhwc_f32
+#define INIT       (-INFINITY)
 #define COUNT_PADS 0
 static inline vf STEP(vf acc, vf x) { return vf_max(x, acc); }
 static inline vf FINISH(vf acc, vf factor) {

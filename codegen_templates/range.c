@@ -2,8 +2,8 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL range_i64
-#define T int64_t
-#define V int64_t
+#define T      int64_t
+#define V      int64_t
 /* end holes */
 
 void KERNEL(V start, V delta, T *y, size_t n) {

@@ -5,9 +5,9 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL reduce_sum_f32
-#define T float
-#define ACC double
-#define INIT 0
+#define T      float
+#define ACC    double
+#define INIT   0
 static inline double STEP(double acc, float x) { return acc + (double)x; }
 static inline float FINISH(double acc, double count) {
   (void)count;

@@ -5,7 +5,7 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL log_sum_exp_f32
-#define T float
+#define T      float
 /* end holes */
 
 typedef struct {

@@ -5,8 +5,8 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL resize_axis_f64
-#define T double
-#define R double
+#define T      double
+#define R      double
 static inline double ROUND(double v) { return v; }
 /* end holes */
 

@@ -5,8 +5,8 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL scatter_nd_f32_i64
-#define T float
-#define I int64_t
+#define T      float
+#define I      int64_t
 static inline float COMBINE(float old, float update) {
   (void)old;
   return update;

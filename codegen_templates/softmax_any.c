@@ -4,8 +4,8 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL softmax_any_f32
-#define T float
-#define EXP moecc_exp_f32
+#define T      float
+#define EXP    moecc_exp_f32
 static inline float FINISH(float shifted, double sum) { return (float)(EXP(shifted) / sum); }
 /* end holes */
 

@@ -5,7 +5,7 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL topk_f32
-#define T float
+#define T      float
 static inline int BEFORE(float a, float b) { return a > b || (b != b && a == a); }
 /* end holes */
 

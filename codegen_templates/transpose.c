@@ -6,7 +6,7 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL transpose_f32
-#define T float
+#define T      float
 /* end holes */
 
 enum { KERNEL_TILE = 8, KERNEL_ROWS = 64 };

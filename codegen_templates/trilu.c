@@ -3,7 +3,7 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL trilu_f32
-#define T float
+#define T      float
 /* end holes */
 
 typedef struct {

@@ -380,8 +380,7 @@ Graph *onnx_text_read(Ctx *c, const char *text, const char *origin);
 void onnx_text_print(Graph *g, Text *out); /* ONNX text syntax, which onnx_text_read reads back; constants
                                               of more than 64 elements by their hash only (text.h) */
 
-/* ---- passes (passes/README.md lists their contracts; passes/passes.c the order)
- * --------------------------------------- */
+/* ---- passes (passes/README.md lists their contracts; passes/passes.c the order) ---------------------------------- */
 
 typedef enum {
   PASS_ALWAYS, /* nothing can be lowered without it */

@@ -74,7 +74,8 @@ static const char *parse_type(const char *head, moecc_npy *a) {
 static const char *parse_shape(const char *head, moecc_npy *a) {
   const char *p = value_of(head, "'shape'");
   a->rank = 0;
-  if (!p || *p++ != '(') return "the head has no 'shape'";
+  if (!p || *p != '(') return "the head has no 'shape'";
+  p++;
   for (p += strspn(p, " "); *p != ')'; p += strspn(p, " ,")) {
     uint64_t n = 0;
     if (*p < '0' || *p > '9') return "the head's 'shape' is not a tuple of numbers";

@@ -38,7 +38,7 @@ void moecc_for(const moecc_pool *pool, moecc_body *body, const void *args, size_
 
 /* Four lanes, each s = rotate((s ^ word) * odd): one-to-one in s and in the word, so that a change within one word
  * always changes its lane, and the lanes are joined one-to-one in each as well. */
-#define LANE_MUL UINT64_C(0xd1b54a32d192ed03)
+#define LANE_MUL  UINT64_C(0xd1b54a32d192ed03)
 #define FINAL_MUL UINT64_C(0x9fb21c651e98df25)
 
 static inline uint64_t rotate(uint64_t x, unsigned n) { return x << n | x >> (64 - n); }
@@ -357,8 +357,7 @@ moecc_status moecc_pack_verify(const moecc_source *s, void *buffer, size_t bytes
   return status;
 }
 
-/* ---- a pack in memory
- * ------------------------------------------------------------------------------------------------ */
+/* ---- a pack in memory -------------------------------------------------------------------------------------------- */
 
 static moecc_status memory_begin(void *self, const moecc_piece *piece, void *dst) {
   (void)self, (void)piece, (void)dst;
@@ -405,8 +404,7 @@ moecc_status moecc_memory_source(moecc_source *s, const void *pack, uint64_t byt
   return MOECC_OK;
 }
 
-/* ---- contexts
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- contexts ---------------------------------------------------------------------------------------------------- */
 
 #define STATE_READY UINT32_C(0x6d6f6563)
 

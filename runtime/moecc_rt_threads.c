@@ -203,8 +203,7 @@ void moecc_threads_stop(void *memory) {
   memset(p, 0, sizeof *p);
 }
 
-/* ---- the loader
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- the loader -------------------------------------------------------------------------------------------------- */
 
 /* A request; the two are served in the order they came. */
 typedef struct Request {

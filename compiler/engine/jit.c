@@ -264,7 +264,7 @@ static Tensor *take_result(Program *p, Memory *m, Value *v, const View *w) {
     return tensor_new(p->ctx, v->dtype, v->shape.rank, dims, (const char *)w->constant->data + at);
   }
   Tensor *t = tensor_new(p->ctx, v->dtype, v->shape.rank, dims, NULL);
-  if (t->bytes) memcpy(tensor_writable(t), (const char *)m->storage[w->storage->id] + at, t->bytes);
+  if (t->bytes && w->storage) memcpy(tensor_writable(t), (const char *)m->storage[w->storage->id] + at, t->bytes);
   return t;
 }
 

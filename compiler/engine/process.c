@@ -16,8 +16,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-extern char **environ;
-
 /* ---- temporary folders ---- */
 
 static void remove_tree(void *arg) {

@@ -71,8 +71,7 @@ bool render_known(const char *text); /* is it one of these kinds? */
 /* Pictures in rows of three, each within a cell of the last one's proportions, with a line of text under each. */
 Picture *contact_sheet(Ctx *c, size_t n, const Picture *const *pictures, const char *const *captions);
 
-/* ---- colour.c
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- colour.c ---------------------------------------------------------------------------------------------------- */
 
 typedef struct {
   uint8_t r, g, b;
@@ -80,15 +79,13 @@ typedef struct {
 Rgb colour_of_class(int64_t class); /* neighbours differ in hue and lightness; class 0 is dark */
 Rgb colour_of_number(double x);     /* 0 … 1: from dark violet to light yellow, lightness rising evenly */
 
-/* ---- font.c
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- font.c ------------------------------------------------------------------------------------------------------ */
 
 enum { GLYPH_WIDTH = 4, GLYPH_HEIGHT = 7 }; /* with the gap to the next */
 /* Writes text at (x, y), each dot `size` pixels wide, cut at the picture's edges. Beyond ASCII: '?'. */
 void draw_text(Picture *p, int x, int y, int size, Rgb colour, const char *text);
 
-/* ---- options.c: "kind key=value key=value"
- * ------------------------------------------------------------------------------ */
+/* ---- options.c: "kind key=value key=value" ----------------------------------------------------------------------- */
 
 typedef struct {
   const char *key, *value;

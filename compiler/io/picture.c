@@ -142,8 +142,7 @@ void picture_write(Ctx *c, const char *path, const Picture *p) {
   done(c, o);
 }
 
-/* ---- JPEG
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- JPEG -------------------------------------------------------------------------------------------------------- */
 
 static void on_jpeg_error(j_common_ptr jpeg) {
   Open *o = jpeg->client_data;
@@ -205,28 +204,26 @@ static Picture *read_jpeg(Ctx *c, const char *path) {
   return p;
 }
 
-/* ---- either
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- either ------------------------------------------------------------------------------------------------------ */
 
 static const unsigned char png_start_bytes[4] = {0x89, 'P', 'N', 'G'}, jpeg_start_bytes[3] = {0xff, 0xd8, 0xff};
 
-/* 'p', 'j', or 0; errno says why if the file could not be read. */
+/* 'p', 'j', or 0; -1, with errno, if the file could not be read. */
 static int kind_of(const char *path) {
   unsigned char start[4] = {0};
-  errno = 0;
   FILE *f = fopen(path, "rb");
-  if (!f) return 0;
+  if (!f) return -1;
   size_t n = fread(start, 1, sizeof start, f);
   (void)fclose(f);
   if (n == 4 && memcmp(start, png_start_bytes, 4) == 0) return 'p';
   return n == 4 && memcmp(start, jpeg_start_bytes, 3) == 0 ? 'j' : 0;
 }
 
-bool picture_is(const char *path) { return kind_of(path) != 0; }
+bool picture_is(const char *path) { return kind_of(path) > 0; }
 
 Picture *picture_read(Ctx *c, const char *path) {
   int kind = kind_of(path);
-  if (kind == 0 && errno) ctx_fail(c, NULL, "%s: cannot be read: %s", path, strerror(errno));
+  if (kind < 0) ctx_fail(c, NULL, "%s: cannot be read: %s", path, strerror(errno));
   if (kind == 0) ctx_fail(c, NULL, "%s: neither a PNG nor a JPEG", path);
   return kind == 'p' ? read_png(c, path) : read_jpeg(c, path);
 }

@@ -29,8 +29,7 @@ static const Rgb not_a_number = {255, 0, 255};
 
 static Picture *new_picture(const Image *m) { return picture_new(m->ctx, (int)m->w, (int)m->h); }
 
-/* ---- labels
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- labels ------------------------------------------------------------------------------------------------------ */
 
 enum { MOST_CLASSES = 65536 };
 
@@ -84,8 +83,7 @@ static Picture *render_labels(Image *m) {
   return p;
 }
 
-/* ---- numbers
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- numbers ----------------------------------------------------------------------------------------------------- */
 
 static void need_channels(const Image *m, int64_t least, int64_t most) {
   if (m->channels >= least && m->channels <= most) return;
@@ -179,8 +177,7 @@ static Picture *render_probability(Image *m, bool dark) {
 static Picture *render_mask(Image *m) { return render_probability(m, false); }
 static Picture *render_edge(Image *m) { return render_probability(m, true); }
 
-/* ---- which kind
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- which kind -------------------------------------------------------------------------------------------------- */
 
 static const struct {
   const char *name;
@@ -242,8 +239,7 @@ Picture *render_output(Ctx *c, const char *name, const char *text, const Tensor 
   return p;
 }
 
-/* ---- side by side
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- side by side ------------------------------------------------------------------------------------------------ */
 
 static void paste(Picture *sheet, const Picture *p, int x, int y) {
   for (int row = 0; row < p->height; row++)

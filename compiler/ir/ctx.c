@@ -80,8 +80,14 @@ static _Noreturn void out_of_memory(Ctx *c) {
   leave(c, EXIT_MACHINE);
 }
 
+static bool told_to_fail(Ctx *c) {
+  if (c->fail_in == 0) return false;
+  c->fail_in--;
+  return c->fail_in == 0;
+}
+
 void *ctx_alloc(Ctx *c, size_t bytes) {
-  if (c->fail_in && --c->fail_in == 0) out_of_memory(c);
+  if (told_to_fail(c)) out_of_memory(c);
   if (bytes > SIZE_MAX / 2) out_of_memory(c);
   bytes = (bytes + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
   Block *b = c->blocks;

@@ -30,7 +30,7 @@ typedef struct {
 } Pattern;
 
 static const Pattern patterns[] = {
-#define ELEMENTWISE(id, real, integer, vector) {OP_##id, NULL, NULL, real, integer, vector},
+#define ELEMENTWISE(id, real, integer, vector)                 {OP_##id, NULL, NULL, real, integer, vector},
 #define ELEMENTWISE_IF(id, attr, value, real, integer, vector) {OP_##id, attr, value, real, integer, vector},
 #include "ir/ops.def"
 };
@@ -86,8 +86,7 @@ static const char *cast_pattern(Ctx *c, DType from, DType to) {
   return ctx_format(c, "(%s)%s", dtype_c(to), x);
 }
 
-/* ---- patterns
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- patterns ---------------------------------------------------------------------------------------------------- */
 
 typedef struct {
   Ctx *ctx;

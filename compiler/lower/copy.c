@@ -131,8 +131,7 @@ void low_fill_tensor(Program *p, const Node *n, const Tensor *value, const View 
   fill_with(p, n, 0, bits, to);
 }
 
-/* ---- elements by index along each axis
- * ------------------------------------------------------------------------------- */
+/* ---- elements by index along each axis --------------------------------------------------------------------------- */
 
 typedef struct {
   int64_t *entry;

@@ -96,7 +96,6 @@ const char *expr_number(Ctx *c, DType t, double v) {
   if (t == DT_I64 || t == DT_I32) {
     if (v <= -9.2233720368547758e18) return "INT64_MIN";
     if (v <= -2147483648.0 && t == DT_I32) return "INT32_MIN";
-    return ctx_format(c, v < 0 ? "(%s%.0f)" : "%s%.0f", v < 0 ? "" : "", v);
   }
   return ctx_format(c, v < 0 ? "(%.0f)" : t == DT_U64 || t == DT_U32 ? "%.0fu" : "%.0f", v);
 }

@@ -31,8 +31,7 @@ typedef struct {
 const Target *target_find(const char *name); /* "native" looks at this machine; NULL: unknown */
 const Target *target_at(size_t i);           /* all of them, NULL behind the last */
 
-/* ---- storage and views
- * ----------------------------------------------------------------------------------------------- */
+/* ---- storage and views ------------------------------------------------------------------------------------------- */
 
 typedef struct Storage {
   enum StorageKind { ST_ARENA, ST_INPUT, ST_OUTPUT, ST_WEIGHT } kind;
@@ -57,8 +56,7 @@ typedef struct View {
   int64_t offset;           /* elements */
 } View;
 
-/* ---- kernels
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- kernels ----------------------------------------------------------------------------------------------------- */
 
 typedef struct {
   const char *name, *value;
@@ -74,8 +72,7 @@ typedef struct Kernel {
   bool pool;             /* takes a pool first */
 } Kernel;
 
-/* ---- steps
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- steps ------------------------------------------------------------------------------------------------------- */
 
 typedef enum {
   ARG_READ,         /* const T *: storage + offset */
@@ -180,8 +177,7 @@ typedef struct Program {
   size_t n_view; /* by Value.id; storage and constant NULL: not lowered yet */
 } Program;
 
-/* ---- lower/lower.c: the driver and what lowerings use
- * ---------------------------------------------------------------- */
+/* ---- lower/lower.c: the driver and what lowerings use ------------------------------------------------------------ */
 
 Program *program_new(Ctx *c, Graph *g, const Target *target);
 Program *program_new_empty(Ctx *c, Graph *g, const Target *target); /* without the graph's inputs */

@@ -76,8 +76,7 @@ static Epilogue conv_epilogue(Program *p, Node *n) {
   return low_epilogue(p, with, rank, dim, CHANNELS_LAST[rank - 2]);
 }
 
-/* ---- as a matrix multiplication over pixels
- * --------------------------------------------------------------------------- */
+/* ---- as a matrix multiplication over pixels ---------------------------------------------------------------------- */
 
 static bool is_pointwise(const Window *w) {
   if (w->groups != 1) return false;
@@ -97,8 +96,7 @@ static bool lower_pointwise(Program *p, Node *n, const Window *w, const View *x)
   return true;
 }
 
-/* ---- implicit matrix multiplication
- * ----------------------------------------------------------------------------------- */
+/* ---- implicit matrix multiplication ------------------------------------------------------------------------------ */
 
 /* A copy of x with zeros beside its lines, as far as the taps reach. */
 static View pad_lines(Program *p, Node *n, Window *w, const View *x) {
@@ -113,7 +111,7 @@ static View pad_lines(Program *p, Node *n, Window *w, const View *x) {
   wide.offset = 0;
   int64_t stride = 1;
   for (int i = x->rank - 1; i >= 0; i--) {
-    int d = CHANNELS_LAST[x->rank - 2][i];
+    int d = CHANNELS_LAST[x->rank - 2][i]; // NOLINT(*-core.uninitialized.Assign): a picture has two dimensions or more
     wide.stride[d] = stride;
     stride *= wide.dim[d];
   }
@@ -171,8 +169,7 @@ static void lower_implicit(Program *p, Node *n, Window w, View x) {
   low_size(s, block);
 }
 
-/* ---- depthwise
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- depthwise --------------------------------------------------------------------------------------------------- */
 
 static void write_depthwise(const UnitPart *part, int64_t expert, void *dst) {
   (void)expert;
@@ -205,8 +202,7 @@ static void lower_depthwise(Program *p, Node *n, const Window *w, const View *x)
   low_size(s, row);
 }
 
-/* ---- the rest
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- the rest ---------------------------------------------------------------------------------------------------- */
 
 /* conv_any and conv_transpose, which have the same parameters. */
 static void lower_plain(Program *p, Node *n, const char *template) {

@@ -3,8 +3,7 @@
 
 #include <string.h>
 
-/* ---- Concat
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- Concat ------------------------------------------------------------------------------------------------------ */
 
 static int64_t value_count(const Value *v) { return shape_count(&v->shape); }
 
@@ -24,8 +23,7 @@ void lower_concat(Program *p, Node *n) {
   }
 }
 
-/* ---- Tile, DepthToSpace, SpaceToDepth: copies between views of more dimensions
- * --------------------------------------------- */
+/* ---- Tile, DepthToSpace, SpaceToDepth: copies between views of more dimensions ----------------------------------- */
 
 /* Each repeated axis becomes two, (repeats, length), the input being broadcast along the first. */
 static void tile(Program *p, const Node *n) {
@@ -99,9 +97,7 @@ void lower_copy(Program *p, Node *n) {
     space_to_depth(p, n);
 }
 
-/* ---- Pad
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* ---- Pad --------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
   int64_t before[MAX_RANK], after[MAX_RANK];

@@ -8,8 +8,7 @@
 #include "expr.h"
 #include "loops.h"
 
-/* ---- the expression
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- the expression ---------------------------------------------------------------------------------------------- */
 
 static int add_step(Ctx *c, Expr *e, ExprStep s) {
   e->step = ctx_grow(c, e->step, e->n, &e->cap, sizeof *e->step);
@@ -65,8 +64,7 @@ static Expr *own_expression(Ctx *c, const Node *n) {
   return e;
 }
 
-/* ---- operands
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- operands ---------------------------------------------------------------------------------------------------- */
 
 typedef struct {
   const Expr *expr;
@@ -154,8 +152,7 @@ static Loops operand_loops(Program *p, Node *n, Elementwise *w) {
   return copied ? operand_loops(p, n, w) : l;
 }
 
-/* ---- text
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- text -------------------------------------------------------------------------------------------------------- */
 
 static void load_vector(Text *t, int k, ReadKind kind) {
   if (kind == READ_SAME)
@@ -232,8 +229,7 @@ static Kernel *elementwise_kernel(Program *p, const Node *n, const Elementwise *
   return low_kernel(p, w->vector ? "elementwise_vf" : "elementwise_any", kernel_name(p, n, w, result), holes);
 }
 
-/* ---- the step
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- the step ---------------------------------------------------------------------------------------------------- */
 
 static void add_call(Program *p, Node *n, const Elementwise *w, const Loops *l, const View *out) {
   int64_t scale[LOOP_VIEWS];

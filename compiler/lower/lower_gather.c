@@ -12,8 +12,7 @@ static int64_t product(const View *w, int from, int to) {
   return count;
 }
 
-/* ---- Gather
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- Gather ------------------------------------------------------------------------------------------------------ */
 
 /* The slice at a constant index: the axis gives way to the index's dimensions, all of length 1. */
 static View slice_at(const View *x, int axis, int64_t at, int index_rank) {
@@ -52,8 +51,7 @@ static void gather(Program *p, Node *n) {
   low_size(s, product(&x, axis + 1, rank));
 }
 
-/* ---- GatherElements
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- GatherElements ---------------------------------------------------------------------------------------------- */
 
 static void gather_elements(Program *p, Node *n) {
   View x = low_packed(p, n->in[0]), index = low_packed(p, n->in[1]), y = low_output(p, n->out[0], NULL);
@@ -74,8 +72,7 @@ static void gather_elements(Program *p, Node *n) {
   low_table(s, dims, 2 * (size_t)x.rank);
 }
 
-/* ---- GatherND
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- GatherND ---------------------------------------------------------------------------------------------------- */
 
 static void gather_nd(Program *p, Node *n) {
   View x = low_packed(p, n->in[0]), index = low_packed(p, n->in[1]), y = low_output(p, n->out[0], NULL);

@@ -159,8 +159,7 @@ static void lower_batched(Program *p, Node *n, Product *d) {
   low_int(s, d->w.stride[last]);
 }
 
-/* ---- other types
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- other types ------------------------------------------------------------------------------------------------- */
 
 static void lower_any(Program *p, Node *n, const Product *d) {
   Ctx *c = p->ctx;

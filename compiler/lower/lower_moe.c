@@ -29,8 +29,7 @@ static const Tensor *expert_tensor(Moe *m, int i) {
   return v ? v->tensor : NULL;
 }
 
-/* ---- routing
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- routing ----------------------------------------------------------------------------------------------------- */
 
 static int64_t gate_number(Moe *m) {
   static const char *const names[] = {"softmax", "topk_softmax", "none"};
@@ -76,8 +75,7 @@ static void queue(Moe *m, const View *expert, const View *weight) {
   low_size(s, m->k);
 }
 
-/* ---- experts
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- experts ----------------------------------------------------------------------------------------------------- */
 
 static void write_bias(const UnitPart *part, int64_t expert, void *dst) {
   int64_t n = part->param[0];

@@ -5,8 +5,7 @@
  */
 #include "loops.h"
 
-/* ---- rows that are layers
- * -------------------------------------------------------------------------------------------------- */
+/* ---- rows that are layers ---------------------------------------------------------------------------------------- */
 
 /* x as rows of the trailing axes from `axis` on, as it lies if the rows are dense and one stride leads to the next. */
 static bool rows_of(const View *x, int axis, int64_t *rows, int64_t *n, int64_t *xs) {
@@ -86,8 +85,7 @@ static void layer_norm(Program *p, Node *n) {
   low_double(s, epsilon);
 }
 
-/* ---- channels and groups of them
- * --------------------------------------------------------------------------------------------- */
+/* ---- channels and groups of them --------------------------------------------------------------------------------- */
 
 static void channel_groups(Program *p, Node *n, int64_t groups) {
   View x = low_packed(p, n->in[0]), scale = low_packed(p, n->in[1]), bias = low_packed(p, n->in[2]);

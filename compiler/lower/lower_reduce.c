@@ -38,8 +38,7 @@ static const Reduction *find_reduction(Op op) {
   return NULL;
 }
 
-/* ---- the loops
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- the loops --------------------------------------------------------------------------------------------------- */
 
 typedef struct {
   View x, y;
@@ -84,8 +83,7 @@ static Reduce plan(Program *p, Node *n, const bool *reduced, bool keep) {
   return r;
 }
 
-/* ---- kernels
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- kernels ----------------------------------------------------------------------------------------------------- */
 
 static const char *map_function(Ctx *c, const char *map) {
   return ctx_format(c, "static inline vf MAP(vf x)\n{\n  return %s;\n}\n", map);
@@ -212,8 +210,7 @@ void low_reduce(Program *p, Node *n, const bool *reduced, bool keep) {
     add_scalar_call(p, n, &r);
 }
 
-/* ---- ArgMax, ArgMin
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- ArgMax, ArgMin ---------------------------------------------------------------------------------------------- */
 
 static void arg_reduce(Program *p, Node *n) {
   Ctx *c = p->ctx;
@@ -235,8 +232,7 @@ static void arg_reduce(Program *p, Node *n) {
   low_size(s, inner);
 }
 
-/* ---- entry
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- entry ------------------------------------------------------------------------------------------------------- */
 
 void lower_reduce(Program *p, Node *n) {
   no_expression(p, n);

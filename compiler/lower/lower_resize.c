@@ -29,8 +29,7 @@ typedef struct {
   Axis axis[MAX_RANK]; /* those that change */
 } Resize;
 
-/* ---- coordinates
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- coordinates ------------------------------------------------------------------------------------------------- */
 
 static bool is(const char *a, const char *b) { return strcmp(a, b) == 0; }
 
@@ -70,9 +69,7 @@ static int64_t nearest_index(const char *mode, double x, int64_t n) {
   return r<0 ? 0 : r>(double)(n - 1) ? n - 1 : (int64_t)r;
 }
 
-/* ---- weights
- * ----------------------------------------------------------------------------------------------------------------------
- */
+/* ---- weights ----------------------------------------------------------------------------------------------------- */
 
 static double filter(const Resize *r, double x) {
   x = fabs(x);
@@ -109,9 +106,7 @@ static void make_taps(Ctx *c, const Resize *r, Axis *a) {
   for (int64_t i = 0; i < a->m; i++) fill_taps(r, a, i, reach, shrink);
 }
 
-/* ---- the node
- * -----------------------------------------------------------------------------------------------------------------------
- */
+/* ---- the node ---------------------------------------------------------------------------------------------------- */
 
 static const Tensor *constant_input(Program *p, const Node *n, int i, const char *what) {
   if (i >= n->n_in || n->in[i] == NULL) return NULL;
@@ -187,9 +182,7 @@ static Resize read_resize(Program *p, const Node *n) {
   return r;
 }
 
-/* ---- nearest
- * ------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- nearest ----------------------------------------------------------------------------------------------------- */
 
 static void fill_outside(Program *p, const Node *n, const Resize *r) {
   View out = low_view(p, n->out[0]);
@@ -220,9 +213,7 @@ static void resize_nearest(Program *p, Node *n, Resize *r) {
   low_pick(p, n, &x, n->out[0], pick);
 }
 
-/* ---- linear, cubic
- * --------------------------------------------------------------------------------------------------------------------
- */
+/* ---- linear, cubic ----------------------------------------------------------------------------------------------- */
 
 /* The weights as a constant of floats or doubles. */
 static View weight_view(Ctx *c, const Axis *a, DType t) {

@@ -35,8 +35,7 @@ _Noreturn void shape_error(const Node *n, const char *fmt, ...) {
   ctx_fail(n->graph->ctx, n, "%s", text);
 }
 
-/* ---- one node
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- one node ---------------------------------------------------------------------------------------------------- */
 
 static bool inputs_known(const Node *n) {
   for (int i = 0; i < n->n_in; i++) {
@@ -116,8 +115,7 @@ bool infer_node(Node *n) {
   return true;
 }
 
-/* ---- folding
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- folding ----------------------------------------------------------------------------------------------------- */
 
 static bool all_constant(const Node *n) {
   for (int i = 0; i < n->n_in; i++)
@@ -142,7 +140,8 @@ static bool worth_folding(const Node *n) {
     int64_t bytes = shape_count(&v->shape) * (int64_t)dtype_size(v->dtype);
     if (!shape_known(&v->shape) || bytes > (grows ? VIEW_BYTES : FOLD_BYTES)) return false;
   }
-  bool kept = n->op == OP_IDENTITY && n->out[0]->is_output; /* a constant graph output must have a producer */
+  bool kept =
+      n->op == OP_IDENTITY && n->out[0] && n->out[0]->is_output; /* a constant graph output must have a producer */
   return !kept && !is_half_arithmetic(n) && n->op != OP_MOE && n->op != OP_MS_MOE && n->op != OP_MS_QMOE;
 }
 
@@ -189,8 +188,7 @@ static bool fold(Node *n) {
   return results != NULL;
 }
 
-/* ---- the walk
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- the walk ---------------------------------------------------------------------------------------------------- */
 
 /* Marks in `seen` (by Value.id) what v is computed from. */
 static void mark_sources(const Value *v, bool *seen) {

@@ -12,8 +12,7 @@
 #include "compiler.h"
 #include "match.h"
 
-/* ---- moe_axes.c: which dimension runs over what
- * ---------------------------------------------------------------------- */
+/* ---- moe_axes.c: which dimension runs over what ------------------------------------------------------------------ */
 
 typedef enum {
   AX_TOKEN,   /* tokens; index i is the i-th of the router's token dimensions ([B,S,E]: 0 and 1) */
@@ -61,8 +60,7 @@ bool axes_expand(const Shape *from, const Shape *to, const Axes *x, Axes *out);
 bool axes_product(const Labelled *a, const Labelled *b, const int *out, int n_out, Axes *result, Axes *summed);
 void labels_broadcast(Labelled *x, int rank); /* dimensions aligned at the right, as elementwise operators do */
 
-/* ---- facts
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- facts ------------------------------------------------------------------------------------------------------- */
 
 /* Where in an expert a value stands; LIN: fc1 done, OUT: fc2 done. */
 typedef enum { ST_NONE, ST_ROWS, ST_LIN, ST_HIDDEN, ST_OUT } Stage;
@@ -163,8 +161,7 @@ typedef struct {
 /* Keeps the explanation with the highest rank, the first of equals. */
 void moe_blame(Mo *m, int rank, const Node *n, const char *fmt, ...) PRINTF_LIKE(4, 5);
 
-/* ---- moe_fact.c: the algebra of facts
- * ---------------------------------------------------------------------------------- */
+/* ---- moe_fact.c: the algebra of facts ---------------------------------------------------------------------------- */
 Fact *fact_new(Mo *m, FactKind kind, const Axes *axes);
 Fact *fact_copy(Mo *m, const Fact *f);
 Fact *fact_of(const Mo *m, const Value *v); /* NULL: nothing known */
@@ -192,8 +189,7 @@ Fact *fact_take(Mo *m, const Shape *s, const Fact *f, int dim, int64_t first,
                 int64_t count); /* a range of a dimension */
 Fact *fact_bias(Mo *m, const Fact *f, const Fact *b, const Axes *axes);
 
-/* ---- moe_expert.c: an expert read backwards from its result
- * -------------------------------------------------------------- */
+/* ---- moe_expert.c: an expert read backwards from its result ------------------------------------------------------ */
 Fact *expert_of(Mo *m, Value *v);     /* ST_OUT or ST_HIDDEN; NULL: not an expert */
 Fact *rows_of_value(Mo *m, Value *v); /* v itself as tokens × features */
 Fact *fact_layout(Mo *m, const Node *n,
@@ -204,8 +200,7 @@ Value *value_root(Value *v); /* through Reshape and the like */
 bool matmul_labels(const Node *n, Labelled *a, Labelled *b, int *out, int *n_out);
 Fact *weight_of(Mo *m, Value *v, int features); /* FK_WEIGHT of a matrix (2) or vector (1); NULL: not a constant */
 
-/* ---- moe_rules.c, moe_index.c: the fact of a node's output from those of its inputs
- * ------------------------------------- */
+/* ---- moe_rules.c, moe_index.c: the fact of a node's output from those of its inputs ------------------------------ */
 Fact *moe_rule(Mo *m, Node *n, int output);
 Fact *rule_gather(Mo *m, Node *n);
 Fact *rule_gather_nd(Mo *m, Node *n);
@@ -217,8 +212,7 @@ Fact *rule_one_hot(Mo *m, Node *n);
 Fact *rule_equal(Mo *m, Node *n);
 Fact *rule_concat(Mo *m, Node *n);
 
-/* ---- moe_build.c, moe_weights.c: the node
- * ---------------------------------------------------------------------------------- */
+/* ---- moe_build.c, moe_weights.c: the node ------------------------------------------------------------------------ */
 bool moe_complete(const Mo *m, const Value *v, const Fact *f);
 bool moe_build(Mo *m, Value *v, const Fact *f); /* false: a reason not to, blamed */
 
@@ -241,8 +235,7 @@ struct MoeMemo *moe_memo_new(Graph *g);
 Value *moe_stack_weights(struct MoeMemo *memo, const char *name, const Linear *fc, int64_t experts, double scale);
 Value *moe_stack_biases(struct MoeMemo *memo, const char *name, const Linear *fc, int64_t experts, double scale);
 
-/* ---- moe_contrib.c: com.microsoft MoE and QMoE
- * ------------------------------------------------------------------------------ */
+/* ---- moe_contrib.c: com.microsoft MoE and QMoE ------------------------------------------------------------------- */
 void moe_from_contrib(Graph *g, struct MoeMemo *memo);
 
 #endif

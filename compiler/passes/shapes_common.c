@@ -4,8 +4,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-/* ---- operands
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- operands ---------------------------------------------------------------------------------------------------- */
 
 const char *input_text(const Node *n, int i) { return shape_text(n->graph->ctx, n->in[i]->dtype, &n->in[i]->shape); }
 
@@ -73,8 +72,7 @@ void need_index_type(const Node *n, int i) {
     shape_error(n, "operand %d holds indices and must be int64 or int32, not %s", i, input_text(n, i));
 }
 
-/* ---- axes
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- axes -------------------------------------------------------------------------------------------------------- */
 
 int need_axis(const Node *n, int64_t axis, int rank) {
   if (axis < -rank || axis >= rank)
@@ -92,8 +90,7 @@ void need_axes(const Node *n, const int64_t *axes, int count, int rank, bool out
   }
 }
 
-/* ---- dimensions
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- dimensions -------------------------------------------------------------------------------------------------- */
 
 bool dim_equal(Dim a, Dim b) { return a.n == b.n && a.sym == b.sym; }
 

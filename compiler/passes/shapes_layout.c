@@ -214,7 +214,7 @@ bool slice_ranges(const Node *n, int64_t start[MAX_RANK], int64_t count[MAX_RANK
 }
 
 bool infer_slice(Node *n) {
-  int64_t start[MAX_RANK], count[MAX_RANK], step[MAX_RANK];
+  int64_t start[MAX_RANK] = {0}, count[MAX_RANK] = {0}, step[MAX_RANK] = {0};
   if (!slice_ranges(n, start, count, step)) return false;
   Shape s = *input_shape(n, 0);
   for (int i = 0; i < s.rank; i++) {

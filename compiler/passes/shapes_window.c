@@ -260,8 +260,7 @@ bool infer_col2im(Node *n) {
   return true;
 }
 
-/* ---- Resize
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- Resize ------------------------------------------------------------------------------------------------------ */
 
 /* Operand i (scales or sizes), if it is there and not empty. */
 static const Tensor *resize_operand(const Node *n, int i, bool *unknown) {

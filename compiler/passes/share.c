@@ -118,6 +118,14 @@ static bool same_attrs(const Node *a, const Node *b) {
   return true;
 }
 
+/* Of the same bits: 0 and -0 are two numbers, a NaN is one. */
+static bool same_bits(double a, double b) {
+  uint64_t x, y;
+  memcpy(&x, &a, sizeof x);
+  memcpy(&y, &b, sizeof y);
+  return x == y;
+}
+
 static bool same_expr(const Expr *a, const Expr *b) {
   if (!a || !b) return a == b;
   if (a->n != b->n || a->dtype != b->dtype) return false;
@@ -125,7 +133,7 @@ static bool same_expr(const Expr *a, const Expr *b) {
     const ExprStep *x = &a->step[i], *y = &b->step[i];
     if (x->kind != y->kind) return false;
     if (x->kind == EX_INPUT && x->input != y->input) return false;
-    if (x->kind == EX_NUMBER && memcmp(&x->number, &y->number, sizeof x->number) != 0) return false;
+    if (x->kind == EX_NUMBER && !same_bits(x->number, y->number)) return false;
     if (x->kind != EX_OP) continue;
     if (x->op->op != y->op->op || memcmp(x->arg, y->arg, sizeof x->arg) != 0 || !same_attrs(x->op, y->op)) return false;
   }

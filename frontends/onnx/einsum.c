@@ -86,7 +86,7 @@ static Value *size_value(Einsum *e, const char *letters) {
   if (known >= 0) return constant_ints(e->node, 1, &known);
   Value *product = NULL;
   for (; *letters; letters++) {
-    int c = *letters;
+    unsigned char c = (unsigned char)*letters;
     n = e->axis[c];
     Value *size = raw_emit(e->node, "Shape", 1, &e->source[c], NULL)->out[0];
     Value *one[2] = {size, constant_ints(e->node, 1, &n)};
@@ -179,11 +179,11 @@ static bool add_letter(RawNode *n, char *letters, char c) {
 static void implicit_result(Equation *q) {
   for (int i = 0; i < q->n; i++)
     if (has(q->term[i], '.') && !*q->result) append(q->result, '.');
-  for (char c = 'A'; c <= 'z'; c++) {
+  for (int c = 'A'; c <= 'z'; c++) {
     int times = 0;
-    for (int i = 0; i < q->n && isalpha((unsigned char)c); i++)
+    for (int i = 0; i < q->n && isalpha(c); i++)
       for (const char *p = q->term[i]; *p; p++) times += *p == c;
-    if (times == 1) append(q->result, c);
+    if (times == 1) append(q->result, (char)c);
   }
 }
 
@@ -217,7 +217,7 @@ static bool parse(RawNode *n, Equation *q) {
 static bool expand(RawNode *node, char *letters, int n, int all) {
   char *at = strchr(letters, '.'), text[2 * LONGEST];
   if (!at) return true;
-  snprintf(text, sizeof text, "%.*s%.*s%s", (int)(at - letters), letters, n, "01234567" + (all - n), at + 1);
+  snprintf(text, sizeof text, "%.*s%.*s%s", (int)(at - letters), letters, n, &"01234567"[all - n], at + 1);
   if (strlen(text) >= LONGEST) return raw_fault(node, "has a term of more than %d dimensions", MAX_RANK);
   strcpy(letters, text);
   return true;
