@@ -88,9 +88,19 @@ def operator_groups() -> Iterator[Group]:
         yield Group((name,), functools.partial(make, name), ("testset", "operator_nets"))
 
 
+def extra_groups(quick: bool) -> Iterator[Group]:
+    import extra_nets as nets
+
+    def make(name: str) -> Iterator[tuple[str, Network]]:
+        yield name, nets.make(name)
+
+    for name in () if quick else nets.NETS:
+        yield Group((name,), functools.partial(make, name), ("testset", "weights", "extra_nets"))
+
+
 def all_groups(quick: bool, full: bool) -> list[Group]:
     groups = [*transformer_groups(quick, full), *m3vit_groups(quick, full)]
-    return groups if full else [*groups, *operator_groups()]
+    return groups if full else [*groups, *operator_groups(), *extra_groups(quick)]
 
 
 def stamp(group: Group) -> str:

@@ -57,7 +57,7 @@ def write_network(folder: Path, network: Network) -> None:
             if set(names) != set(values):
                 raise ValueError(f"{folder.name}: {kind}s are {names}, got {list(values)}")
             for i, name in enumerate(names):
-                tensor = numpy_helper.from_array(np.ascontiguousarray(values[name]), name)
+                tensor = numpy_helper.from_array(np.asarray(values[name], order="C"), name)
                 (data / f"{kind}_{i}.pb").write_bytes(tensor.SerializeToString())
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+import onnx
 import torch
 import transformers as hf
 from torch import Tensor, nn
@@ -264,6 +264,18 @@ ARCHITECTURES: dict[str, Architecture] = {
         ),
         ("logits",),
         _IDS,
+        # One block, a quarter of Mixtral 8x7B's width.
+        {
+            **_MOE_LM,
+            "vocab_size": 256,
+            "hidden_size": 1024,
+            "intermediate_size": 3584,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 8,
+            "num_local_experts": 8,
+            "num_experts_per_tok": 2,
+        },
+        {"input_ids": (1, 32)},
     ),
     "qwen2moe": Architecture(
         _builder(
@@ -345,8 +357,17 @@ class _Margins:
             hook.remove()
 
 
-def make(name: str, opset: int, full: bool = False) -> Network:
-    """One network of the library with its inputs and float64 outputs."""
+@dataclass(frozen=True)
+class Sample:
+    """A network, called with its inputs in order, and what it gives in float64."""
+
+    module: nn.Module
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+
+
+def sample(name: str, full: bool = False) -> Sample:
+    """One network of the library with random weights and inputs on which no choice is close."""
     arch = ARCHITECTURES[name]
     seed = zlib.crc32(name.encode())
     generator = torch.Generator().manual_seed(seed)
@@ -370,16 +391,24 @@ def make(name: str, opset: int, full: bool = False) -> Network:
         margins.remove()
         picked.float()
         if margins.smallest >= ROUTING_MARGIN:
-            break
-    else:
-        raise RuntimeError(f"{name}: no input with a routing margin of {ROUTING_MARGIN}")
+            return Sample(picked, inputs, dict(zip(arch.output, results, strict=True)))
+    raise RuntimeError(f"{name}: no input with a routing margin of {ROUTING_MARGIN}")
 
-    model = export.to_onnx(picked, tuple(inputs.values()), list(inputs), arch.output, opset)
-    export.strip(model)
-    given: dict[str, Array] = {k: v.numpy() for k, v in inputs.items()}
-    wanted: dict[str, Array] = {
-        k: expected(v.numpy()) for k, v in zip(arch.output, results, strict=True)
-    }
-    if any(v.dtype != np.float64 for v in (r.numpy() for r in results)):
+
+def make(name: str, opset: int, full: bool = False) -> Network:
+    """One network of the library with its inputs and float64 outputs."""
+    made = sample(name, full)
+    if any(v.dtype != torch.float64 for v in made.outputs.values()):
         raise RuntimeError(f"{name}: the reference is not float64 throughout")
+    model = to_onnx(made, opset)
+    given: dict[str, Array] = {k: v.numpy() for k, v in made.inputs.items()}
+    wanted: dict[str, Array] = {k: expected(v.numpy()) for k, v in made.outputs.items()}
     return Network(model, [(given, wanted)])
+
+
+def to_onnx(made: Sample, opset: int) -> onnx.ModelProto:
+    """What torch.onnx.export makes of it, without the exporter's notes."""
+    args, outputs = tuple(made.inputs.values()), list(made.outputs)
+    model = export.to_onnx(made.module, args, list(made.inputs), outputs, opset)
+    export.strip(model)
+    return model
