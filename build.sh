@@ -9,6 +9,7 @@ build_packages=(gcc libc6-dev make cmake ninja-build pkg-config libprotobuf-c-de
   libjpeg-dev)
 test_packages=(libcmocka-dev tcc valgrind 'clang-19|clang' 'clang-format-19|clang-format' 'clang-tidy-19|clang-tidy'
   gcc-aarch64-linux-gnu libc6-dev-arm64-cross gcc-riscv64-linux-gnu libc6-dev-riscv64-cross qemu-user-static)
+bench_packages=('clang-19|clang' g++)
 fuzz_packages=('clang-19|clang' 'libclang-rt-19-dev|libclang-rt-dev')
 venv=.venv
 yes=no
@@ -21,7 +22,7 @@ usage: ./build.sh [--yes] [COMMAND]
   build           build/moecc (default)
   demo            compile examples/nano for its five tasks and run them on a photograph
   test            all tests, with what they need
-  bench           time the compiler's networks against onnxruntime
+  bench [OPTION]  time compiled networks against other runtimes, which it installs (bench --help: the options)
   sanitize        the tests once more, under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer
   fuzz [SECONDS]  look for inputs that break the readers of files; so long for each of them (60)
   coverage        which lines of the compiler the tests run
@@ -124,6 +125,15 @@ python_packages() {
   cp tests/requirements.txt "$venv/installed.txt"
 }
 
+# What compiled networks are measured against; the versions of what the tests use stay.
+peer_packages() {
+  python_packages
+  if cmp -s bench/requirements.txt "$venv/installed-peers.txt"; then return; fi
+  say "Installing the packages of bench/requirements.txt into $venv"
+  pip_install -r bench/requirements.txt -c tests/requirements.txt
+  cp bench/requirements.txt "$venv/installed-peers.txt"
+}
+
 # ---- commands ----
 
 # Configures and builds a preset.
@@ -174,9 +184,10 @@ coverage() {
 }
 
 bench() {
-  test_tools
+  need "${build_packages[@]}" "${bench_packages[@]}"
+  peer_packages
   make_preset release -DMOECC_TESTS=OFF
-  bench/run.sh "$venv/bin/python"
+  "$venv/bin/python" -m bench "$@"
 }
 
 arguments=()
@@ -192,7 +203,7 @@ case "$1" in
   sanitize) sanitize ;;
   fuzz) fuzz "${2:-}" ;;
   coverage) coverage ;;
-  bench) bench ;;
+  bench) shift; bench "$@" ;;
   help | --help | -h) usage ;;
   *) usage >&2; exit 2 ;;
 esac

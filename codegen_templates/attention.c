@@ -1,15 +1,18 @@
 /* y[b][h][t] = softmax over s of (scale * q[b][h][t] . k[b][h][s] + mask[b][h][t][s]) times v[b][h][s], float32.
  * q, k, v, y: rows of contiguous elements (depth of q and k, width of v and y), their strides in the table; mask: any
  * strides, or NULL. causal: query t sees keys 0 ... t only. Any sizes >= 1.
- * First k (transposed) and v of every head are packed into panels of NR columns; then each work item takes at most MR
- * queries of a head against all keys. The sum of the exponentials divides at the end. Scratch of a thread: MR rows of
- * scores, score_row apart.
+ * A thread packs k (transposed, in panels of NR columns) and v (in panels of VN columns) of a head when it comes to it,
+ * then takes at most `block` queries at a time against all keys: scores in tiles of MR by NR, their softmax, the values
+ * in tiles of VR by VN. The sum of the exponentials divides at the end. Scratch of a thread, scratch_size floats: both
+ * operands packed, and `block` rows of scores, score_row apart.
  */
 #include "defaults.h"
 /* holes */
 #define KERNEL attention_f32
 #define MR     6
 #define NR     16
+#define VR     6
+#define VN     16
 /* end holes */
 
 /* What the table `shape` holds: extents, then strides per batch, head and position. */
@@ -20,126 +23,196 @@ typedef struct {
 
 typedef struct {
   const float *q, *k, *v, *mask;
-  float *y, *packed, *scratch;
+  float *y, *scratch;
   const KERNEL_shape *s;
-  size_t score_row, head_size, key_size, blocks;
+  size_t block, blocks, score_row, key_size, value_size, scratch_size;
   float scale;
 } KERNEL_args;
 
-static void KERNEL_tile(size_t rows, const float *const *x, size_t length, const float *w, float *out, size_t out_row) {
-  moecc_tile(MR, NR / VF_LANES, rows, x, 1, length, w, NR, w, out, out_row);
+MOECC_APART void KERNEL_tile(size_t rows, const float *const *x, size_t length, const float *w, float *out,
+                             size_t out_row) {
+  const moecc_fetch none = {w, 0};
+  moecc_tile_on(MR, NR / VF_LANES, rows, x, 1, length, w, NR, none, 0, out, out_row);
 }
 
-/* Row j of v into its panels, which lie keys rows apart. */
-static void KERNEL_pack_value(const float *v, size_t width, size_t keys, float *panel) {
-  for (size_t from = 0; from < width; from += NR, panel += keys * NR)
+/* One vector of a panel's columns. */
+MOECC_APART void KERNEL_strip(size_t rows, const float *const *x, size_t length, const float *w, float *out,
+                              size_t out_row) {
+  const moecc_fetch none = {w, 0};
+  moecc_tile_on(MR, 1, rows, x, 1, length, w, NR, none, 0, out, out_row);
+}
+
+MOECC_APART void KERNEL_value_tile(size_t rows, const float *const *x, size_t length, const float *w, float *out) {
+  const moecc_fetch none = {w, 0};
+  moecc_tile_on(VR, VN / VF_LANES, rows, x, 1, length, w, VN, none, 0, out, VN);
+}
+
+/* ---- operands ---------------------------------------------------------------------------------------------------- */
+
+/* Rows of k as columns of panels, filled up with zeros. */
+static void KERNEL_pack_keys(const float *k, int64_t k_row, size_t keys, size_t depth, float *packed) {
+  for (size_t from = 0; from < keys; from += NR, packed += NR * depth)
     for (size_t c = 0; c < NR; c += VF_LANES) {
-      size_t left = from + c < width ? width - from - c : 0;
-      vf_store(panel + c, left >= VF_LANES ? vf_load(v + from + c) : vf_load_some(v + from + c, left));
+      const size_t left = from + c < keys ? keys - from - c : 0, lanes = left < VF_LANES ? left : VF_LANES;
+      const float *rows = k + (int64_t)(from + c) * k_row;
+      float *out = packed + c;
+      size_t d = 0;
+      for (; lanes == VF_LANES && d + VF_LANES <= depth; d += VF_LANES)
+        vf_transpose(rows + d, (ptrdiff_t)k_row, out + d * NR, NR);
+      for (; d < depth; d++) vf_store(out + d * NR, vf_load_step_some(rows + d, (ptrdiff_t)k_row, lanes));
     }
 }
 
-/* Rows of k as columns of panels; of v as they are. Both are filled up with zeros. */
-static void KERNEL_pack(const void *args, size_t begin, size_t end, unsigned thread) {
-  const KERNEL_args *a = args;
+/* Rows of v, cut into panels that are filled up with zeros. */
+static void KERNEL_pack_values(const float *v, int64_t v_row, size_t keys, size_t width, float *packed) {
+  for (size_t from = 0; from < width; from += VN)
+    for (size_t j = 0; j < keys; j++, packed += VN) {
+      const float *row = v + (int64_t)j * v_row + from;
+      for (size_t c = 0; c < VN; c += VF_LANES) {
+        const size_t left = from + c < width ? width - from - c : 0;
+        vf_store(packed + c, left >= VF_LANES ? vf_load(row + c) : vf_load_some(row + c, left));
+      }
+    }
+}
+
+static void KERNEL_pack(const KERNEL_args *a, size_t head, float *scratch) {
   const KERNEL_shape *s = a->s;
-  const size_t depth = (size_t)s->depth, width = (size_t)s->width, keys = (size_t)s->keys;
-  (void)thread;
-  for (size_t i = begin; i < end; i++) {
-    int64_t b = (int64_t)i / s->heads, h = (int64_t)i % s->heads;
-    const float *k = a->k + b * s->k[0] + h * s->k[1], *v = a->v + b * s->v[0] + h * s->v[1];
-    float *keyed = a->packed + i * a->head_size, *valued = keyed + a->key_size;
-    for (size_t j = 0; j < a->score_row; j++) {
-      float *column = keyed + j / NR * depth * NR + j % NR;
-      for (size_t d = 0; d < depth; d++) column[d * NR] = j < keys ? k[(int64_t)j * s->k[2] + (int64_t)d] : 0.0f;
-    }
-    for (size_t j = 0; j < keys; j++, v += s->v[2]) KERNEL_pack_value(v, width, keys, valued + j * NR);
-  }
+  const int64_t b = (int64_t)head / s->heads, h = (int64_t)head % s->heads;
+  KERNEL_pack_keys(a->k + b * s->k[0] + h * s->k[1], s->k[2], (size_t)s->keys, (size_t)s->depth, scratch);
+  KERNEL_pack_values(a->v + b * s->v[0] + h * s->v[1], s->v[2], (size_t)s->keys, (size_t)s->width,
+                     scratch + a->key_size);
 }
 
-static vf KERNEL_score(const KERNEL_args *a, const float *x, const float *mask, size_t j, size_t lanes) {
-  const vf scaled = vf_load(x + j) * vf_set1(a->scale);
+/* ---- softmax ----------------------------------------------------------------------------------------------------- */
+
+/* Scores that a power of two cannot take as they are: with a mask, or a scale that is not positive. */
+static vf KERNEL_masked(const KERNEL_args *a, vf score, const float *mask, size_t j, size_t lanes) {
+  const vf scaled = score * vf_set1(a->scale);
   if (!mask) return scaled;
   const int64_t step = a->s->mask[3];
-  if (step != 1) return scaled + vf_load_step_some(mask + (int64_t)j * step, step, lanes);
+  if (step != 1) return scaled + vf_load_step_some(mask + (int64_t)j * step, (ptrdiff_t)step, lanes);
   return scaled + (lanes == VF_LANES ? vf_load(mask + j) : vf_load_some(mask + j, lanes));
 }
 
-/* Scores become exp(score - largest), 0 from `keys` up to `all`; returns 1 / sum. */
-static float KERNEL_softmax(const KERNEL_args *a, float *x, const float *mask, size_t keys, size_t all) {
+/* Makes scores final if they are not, -infinity behind the last; returns the largest. */
+static float KERNEL_largest(const KERNEL_args *a, float *x, const float *mask, int ready, size_t keys) {
   const vf lowest = vf_set1(-INFINITY);
-  vf most = lowest, sum = vf_zero();
+  vf most = lowest;
   size_t j = 0;
-  for (; j + VF_LANES <= keys; j += VF_LANES) {
-    const vf score = KERNEL_score(a, x, mask, j, VF_LANES);
+  for (; ready && j + VF_LANES <= keys; j += VF_LANES) most = vf_max(most, vf_load(x + j));
+  for (; j < keys; j += VF_LANES) {
+    const size_t left = keys - j, lanes = left < VF_LANES ? left : VF_LANES;
+    vf score = vf_load(x + j);
+    if (!ready) score = KERNEL_masked(a, score, mask, j, lanes);
+    if (lanes < VF_LANES) score = vf_select(vf_lt(vf_iota(), vf_set1((float)left)), score, lowest);
     vf_store(x + j, score);
     most = vf_max(most, score);
   }
-  if (j < keys) {
-    const vf inside = vf_set1((float)(keys - j)), score = KERNEL_score(a, x, mask, j, keys - j);
-    const vf kept = vf_select(vf_iota() < inside, score, lowest);
-    vf_store(x + j, kept);
-    most = vf_max(most, kept);
-  }
-  const vf largest = vf_set1(vf_hmax(most));
-  for (j = 0; j < keys; j += VF_LANES) {
-    const vf e = vf_exp_neg(vf_load(x + j) - largest);
-    vf_store(x + j, e);
-    sum = sum + e;
-  }
-  for (; j < all; j += VF_LANES) vf_store(x + j, vf_zero());
-  return 1.0f / vf_sum(sum);
+  return vf_hmax(most);
 }
 
-/* Queries first … first + rows - 1 of head i. */
-static void KERNEL_queries(const KERNEL_args *a, size_t i, size_t first, size_t rows, float *scores) {
-  const KERNEL_shape *s = a->s;
-  const size_t depth = (size_t)s->depth, width = (size_t)s->width, keys = (size_t)s->keys;
-  const size_t seen = s->causal && first + rows < keys ? first + rows : keys;
-  const int64_t b = (int64_t)i / s->heads, h = (int64_t)i % s->heads;
-  const float *k = a->packed + i * a->head_size, *v = k + a->key_size, *x[MR];
-  float inverse[MR], sum[MR * NR];
-  for (size_t r = 0; r < rows; r++) x[r] = a->q + b * s->q[0] + h * s->q[1] + (int64_t)(first + r) * s->q[2];
-  for (size_t j = 0; j < seen; j += NR) KERNEL_tile(rows, x, depth, k + j * depth, scores + j, a->score_row);
-  for (size_t r = 0; r < rows; r++) {
-    const float *mask = a->mask;
-    if (mask) mask += b * s->mask[0] + h * s->mask[1] + (int64_t)(first + r) * s->mask[2];
-    x[r] = scores + r * a->score_row;
-    inverse[r] = KERNEL_softmax(a, scores + r * a->score_row, mask,
-                                s->causal && first + r + 1 < seen ? first + r + 1 : seen, seen);
+/* The first `keys` scores become exp(score - largest), those from there up to `all` 0; returns 1 / sum. */
+static float KERNEL_softmax(const KERNEL_args *a, float *x, const float *mask, size_t keys, size_t all) {
+  const int ready = !mask && a->scale > 0.0f;
+  const float largest = KERNEL_largest(a, x, mask, ready, keys), factor = (ready ? a->scale : 1.0f) * 1.44269504f;
+  const vf by = vf_set1(factor), less = vf_set1(-largest * factor);
+  vf s0 = vf_zero(), s1 = s0;
+  size_t j = 0;
+  for (; j + 2 * VF_LANES <= keys; j += 2 * VF_LANES) {
+    const vf e0 = vf_exp2_neg(vf_fma(vf_load(x + j), by, less));
+    const vf e1 = vf_exp2_neg(vf_fma(vf_load(x + j + VF_LANES), by, less));
+    vf_store(x + j, e0);
+    vf_store(x + j + VF_LANES, e1);
+    s0 = s0 + e0;
+    s1 = s1 + e1;
   }
-  for (size_t from = 0; from < width; from += NR) {
-    size_t columns = width - from < NR ? width - from : NR;
-    KERNEL_tile(rows, x, seen, v + from * keys, sum, NR);
+  for (; j < keys; j += VF_LANES) {
+    vf e = vf_exp2_neg(vf_fma(vf_load(x + j), by, less));
+    if (keys - j < VF_LANES) e = vf_select(vf_lt(vf_iota(), vf_set1((float)(keys - j))), e, vf_zero());
+    vf_store(x + j, e);
+    s0 = s0 + e;
+  }
+  for (; j < all; j += VF_LANES) vf_store(x + j, vf_zero());
+  return 1.0f / vf_sum(s0 + s1);
+}
+
+/* ---- queries ----------------------------------------------------------------------------------------------------- */
+
+/* The scores of a tile's rows against the first `keys` keys, and what fills their last vector. */
+static void KERNEL_score(const KERNEL_args *a, size_t rows, const float *const *q, const float *k, size_t keys,
+                         float *scores) {
+  const size_t depth = (size_t)a->s->depth;
+  for (size_t j = 0; j < keys; j += NR, k += NR * depth) {
+    if (keys - j > NR - VF_LANES) {
+      KERNEL_tile(rows, q, depth, k, scores + j, a->score_row);
+      continue;
+    }
+    for (size_t c = 0; j + c < keys; c += VF_LANES) KERNEL_strip(rows, q, depth, k + c, scores + j + c, a->score_row);
+  }
+}
+
+/* A tile's rows of the result: probabilities times values, times 1 / sum. */
+static void KERNEL_value(const KERNEL_args *a, size_t rows, const float *const *x, const float *v, size_t keys,
+                         const float *inverse, float *y) {
+  const size_t width = (size_t)a->s->width;
+  float sum[VR * VN];
+  for (size_t from = 0; from < width; from += VN, v += VN * (size_t)a->s->keys) {
+    const size_t columns = width - from < VN ? width - from : VN;
+    KERNEL_value_tile(rows, x, keys, v, sum);
     for (size_t r = 0; r < rows; r++) {
-      float *y = a->y + b * s->y[0] + h * s->y[1] + (int64_t)(first + r) * s->y[2] + (int64_t)from;
+      float *out = y + (int64_t)r * a->s->y[2] + (int64_t)from;
       const vf by = vf_set1(inverse[r]);
       size_t c = 0;
-      for (; c + VF_LANES <= columns; c += VF_LANES) vf_store(y + c, vf_load(sum + r * NR + c) * by);
-      if (c < columns) vf_store_some(y + c, vf_load(sum + r * NR + c) * by, columns - c);
+      for (; c + VF_LANES <= columns; c += VF_LANES) vf_store(out + c, vf_load(sum + r * VN + c) * by);
+      if (c < columns) vf_store_some(out + c, vf_load(sum + r * VN + c) * by, columns - c);
     }
+  }
+}
+
+/* Queries first ... first + rows - 1 of a head whose operands are packed in scratch. */
+static void KERNEL_queries(const KERNEL_args *a, size_t head, size_t first, size_t rows, float *scratch) {
+  const KERNEL_shape *s = a->s;
+  const size_t keys = (size_t)s->keys, seen = s->causal && first + rows < keys ? first + rows : keys;
+  const int64_t b = (int64_t)head / s->heads, h = (int64_t)head % s->heads;
+  const float *q = a->q + b * s->q[0] + h * s->q[1] + (int64_t)first * s->q[2];
+  const float *mask = a->mask ? a->mask + b * s->mask[0] + h * s->mask[1] + (int64_t)first * s->mask[2] : NULL;
+  float *scores = scratch + a->key_size + a->value_size, *inverse = scores + a->block * a->score_row;
+  float *y = a->y + b * s->y[0] + h * s->y[1] + (int64_t)first * s->y[2];
+  for (size_t t = 0, tiles = (rows + MR - 1) / MR; t < tiles; t++) {
+    const size_t from = moecc_cut(rows, tiles, t), here = moecc_cut(rows, tiles, t + 1) - from;
+    const float *x[MR] = {0};
+    for (size_t r = 0; r < here; r++) x[r] = q + (int64_t)(from + r) * s->q[2];
+    KERNEL_score(a, here, x, scratch, seen, scores + from * a->score_row);
+  }
+  for (size_t r = 0; r < rows; r++)
+    inverse[r] = KERNEL_softmax(a, scores + r * a->score_row, mask ? mask + (int64_t)r * s->mask[2] : NULL,
+                                s->causal && first + r + 1 < seen ? first + r + 1 : seen, seen);
+  for (size_t t = 0, tiles = (rows + VR - 1) / VR; t < tiles; t++) {
+    const size_t from = moecc_cut(rows, tiles, t), here = moecc_cut(rows, tiles, t + 1) - from;
+    const float *x[VR] = {0};
+    for (size_t r = 0; r < here; r++) x[r] = scores + (from + r) * a->score_row;
+    KERNEL_value(a, here, x, scratch + a->key_size, seen, inverse + from, y + (int64_t)from * s->y[2]);
   }
 }
 
 static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   const size_t queries = (size_t)a->s->queries;
+  float *scratch = a->scratch + thread * a->scratch_size;
   for (size_t i = begin; i < end; i++) {
-    size_t block = i % a->blocks, first = moecc_cut(queries, a->blocks, block);
-    size_t rows = moecc_cut(queries, a->blocks, block + 1) - first;
-    KERNEL_queries(a, i / a->blocks, first, rows, a->scratch + thread * MR * a->score_row);
+    const size_t head = i / a->blocks, first = moecc_cut(queries, a->blocks, i % a->blocks);
+    if (i == begin || i % a->blocks == 0) KERNEL_pack(a, head, scratch);
+    KERNEL_queries(a, head, first, moecc_cut(queries, a->blocks, i % a->blocks + 1) - first, scratch);
   }
 }
 
 void KERNEL(const moecc_pool *pool, const float *q, const float *k, const float *v, const float *mask, float *y,
-            float *packed, float *scratch, const int64_t *shape, float scale) {
+            float *scratch, const int64_t *shape, size_t block, size_t score_row, size_t scratch_size, float scale) {
   KERNEL_shape s;
   memcpy(&s, shape, sizeof s);
-  const size_t keys = (size_t)s.keys, panels = ((size_t)s.width + NR - 1) / NR, heads = (size_t)(s.batches * s.heads);
-  const size_t score_row = (keys + NR - 1) / NR * NR, key_size = score_row * (size_t)s.depth;
-  const size_t blocks = ((size_t)s.queries + MR - 1) / MR;
-  const KERNEL_args a = {q,        k,      v,    mask, y, packed, scratch, &s, score_row, key_size + panels * NR * keys,
-                         key_size, blocks, scale};
-  moecc_for(pool, KERNEL_pack, &a, heads);
-  moecc_for(pool, KERNEL_part, &a, heads * blocks);
+  const size_t keys = (size_t)s.keys, width = (size_t)s.width, blocks = ((size_t)s.queries + block - 1) / block;
+  const size_t key_size = (keys + NR - 1) / NR * NR * (size_t)s.depth, value_size = (width + VN - 1) / VN * VN * keys;
+  const KERNEL_args a = {q,     k,      v,         mask,     y,          scratch,      &s,
+                         block, blocks, score_row, key_size, value_size, scratch_size, scale};
+  moecc_for(pool, KERNEL_part, &a, (size_t)(s.batches * s.heads) * blocks);
 }

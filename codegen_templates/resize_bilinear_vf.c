@@ -1,6 +1,6 @@
 /* Bilinear resampling of channels-last pictures, float32, on vectors of channels:
  * y[i][j] = wy0 (wx0 x[r0][c0] + wx1 x[r0][c1]) + wy1 (wx0 x[r1][c0] + wx1 x[r1][c1]).
- * x: [n, h, w, channels], y: [n, oh, ow, channels], packed; rows and columns: two source indices for each output row or
+ * x: [n, h, w, channels], packed; y: [n, oh, ow, channels], its pixels `pitch` elements apart; rows and columns: two source indices for each output row or
  * column; wy and wx: two weights for each.
  */
 #include "defaults.h"
@@ -11,7 +11,7 @@
 typedef struct {
   const float *x, *wy, *wx;
   float *y;
-  size_t h, w, oh, ow, channels;
+  size_t h, w, oh, ow, channels, pitch;
   const int64_t *rows, *columns;
 } KERNEL_args;
 
@@ -38,8 +38,8 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
     const size_t i = item % a->oh, line = a->w * a->channels;
     const float *x = a->x + item / a->oh * a->h * line;
     const float *top = x + (size_t)a->rows[2 * i] * line, *bottom = x + (size_t)a->rows[2 * i + 1] * line;
-    float *y = a->y + item * a->ow * a->channels;
-    for (size_t j = 0; j < a->ow; j++, y += a->channels) {
+    float *y = a->y + item * a->ow * a->pitch;
+    for (size_t j = 0; j < a->ow; j++, y += a->pitch) {
       const size_t l = (size_t)a->columns[2 * j] * a->channels, r = (size_t)a->columns[2 * j + 1] * a->channels;
       const vf w[4] = {vf_set1(a->wx[2 * j]), vf_set1(a->wx[2 * j + 1]), vf_set1(a->wy[2 * i]),
                        vf_set1(a->wy[2 * i + 1])};
@@ -49,7 +49,8 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
 }
 
 void KERNEL(const moecc_pool *pool, const float *x, const float *wy, const float *wx, float *y, size_t n, size_t h,
-            size_t w, size_t oh, size_t ow, size_t channels, const int64_t *rows, const int64_t *columns) {
-  const KERNEL_args a = {x, wy, wx, y, h, w, oh, ow, channels, rows, columns};
+            size_t w, size_t oh, size_t ow, size_t channels, size_t pitch, const int64_t *rows,
+            const int64_t *columns) {
+  const KERNEL_args a = {x, wy, wx, y, h, w, oh, ow, channels, pitch, rows, columns};
   moecc_for(pool, KERNEL_part, &a, n * oh);
 }

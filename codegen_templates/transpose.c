@@ -9,12 +9,12 @@
 #define T      float
 /* end holes */
 
-enum { KERNEL_TILE = 8, KERNEL_ROWS = 64 };
+enum { KERNEL_TILE = 8, KERNEL_ROWS = 64, KERNEL_COLUMNS = 1024 };
 
 typedef struct {
   const T *x;
   T *y;
-  size_t rows, columns, bands;
+  size_t rows, columns, bands, strips;
   int64_t xs, ys;
   const int64_t *outer;
 } KERNEL_args;
@@ -45,15 +45,17 @@ static void KERNEL_band(const T *x, T *y, size_t rows, size_t columns, int64_t x
   KERNEL_edge(x + r, y + (int64_t)r * ys, rows - r, columns, xs, ys);
 }
 
-/* An item is a band of KERNEL_ROWS rows of one matrix. */
+/* An item is KERNEL_ROWS rows by KERNEL_COLUMNS columns of one matrix. */
 static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   (void)thread;
   for (size_t item = begin; item < end; item++) {
-    size_t matrix = item / a->bands, row = item % a->bands * KERNEL_ROWS;
+    size_t strip = item / a->bands, row = item % a->bands * KERNEL_ROWS;
+    size_t matrix = strip / a->strips, column = strip % a->strips * KERNEL_COLUMNS;
     size_t rows = a->rows - row < KERNEL_ROWS ? a->rows - row : KERNEL_ROWS;
-    const T *x = a->x + row;
-    T *y = a->y + (int64_t)row * a->ys;
+    size_t columns = a->columns - column < KERNEL_COLUMNS ? a->columns - column : KERNEL_COLUMNS;
+    const T *x = a->x + row + (int64_t)column * a->xs;
+    T *y = a->y + (int64_t)row * a->ys + column;
     for (int64_t d = a->outer[0] - 1; d >= 0; d--) {
       const int64_t *loop = a->outer + 1 + d * 3;
       int64_t index = (int64_t)(matrix % (size_t)loop[0]);
@@ -61,17 +63,17 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
       x += index * loop[1];
       y += index * loop[2];
     }
-    if (a->columns < KERNEL_TILE)
-      KERNEL_edge(x, y, rows, a->columns, a->xs, a->ys);
+    if (columns < KERNEL_TILE)
+      KERNEL_edge(x, y, rows, columns, a->xs, a->ys);
     else
-      KERNEL_band(x, y, rows, a->columns, a->xs, a->ys);
+      KERNEL_band(x, y, rows, columns, a->xs, a->ys);
   }
 }
 
 void KERNEL(const moecc_pool *pool, const T *x, T *y, size_t rows, size_t columns, int64_t xs, int64_t ys, size_t count,
             const int64_t *outer) {
   if (rows == 0 || columns == 0) return;
-  size_t bands = (rows + KERNEL_ROWS - 1) / KERNEL_ROWS;
-  const KERNEL_args a = {x, y, rows, columns, bands, xs, ys, outer};
-  moecc_for(pool, KERNEL_part, &a, count * bands);
+  size_t bands = (rows + KERNEL_ROWS - 1) / KERNEL_ROWS, strips = (columns + KERNEL_COLUMNS - 1) / KERNEL_COLUMNS;
+  const KERNEL_args a = {x, y, rows, columns, bands, strips, xs, ys, outer};
+  moecc_for(pool, KERNEL_part, &a, count * strips * bands);
 }

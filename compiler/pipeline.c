@@ -66,6 +66,7 @@ static Program *emit_as_it_is(Folder *folder, Graph *g, const CompileOptions *o)
   progress_step("lowering");
   Program *p = program_new(g->ctx, g, o->target);
   p->moe_token_major = o->token_major;
+  p->tuning = o->tuning;
   program_lower(p);
   interrupt_check(g->ctx);
   progress_step("planning memory");

@@ -21,6 +21,7 @@ typedef struct {
   const Target *target;
   WeightsMode weights;
   bool token_major;
+  const struct Tuning *tuning; /* measured tiles (lower/tuning.h), or NULL */
   PassOptions passes;
 } CompileOptions;
 

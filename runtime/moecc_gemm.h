@@ -5,7 +5,8 @@
  * x is read in place through row pointers, so that strided, gathered and convolved rows are all the same; w lies in
  * panels of NR columns (step = NR when packed). Each out[r][c] is one chain of vf_fma, k ascending, however many rows
  * or columns the tile has. Rows, columns and vectors are constants at every call, and all is inlined: the sums stay in
- * registers when rows * vectors + vectors + 1 of them exist.
+ * registers when rows * vectors + vectors + 1 of them exist. So that the row pointers find registers too, a kernel keeps
+ * its tile in a function of its own that is not inlined: MOECC_APART.
  */
 #ifndef MOECC_GEMM_H
 #define MOECC_GEMM_H
@@ -18,12 +19,15 @@ enum { MOECC_LINE = 16 };                               /* floats that one prefe
 
 #if defined(__TINYC__)
 #define MOECC_INLINE static inline
+#define MOECC_APART  static
 #define MOECC_UNROLL
 #elif defined(__clang__)
 #define MOECC_INLINE static inline __attribute__((always_inline))
+#define MOECC_APART  static __attribute__((noinline))
 #define MOECC_UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define MOECC_INLINE static inline __attribute__((always_inline))
+#define MOECC_APART  static __attribute__((noinline))
 #define MOECC_UNROLL _Pragma("GCC unroll 64")
 #endif
 
@@ -38,18 +42,47 @@ static inline const float *moecc_ahead(const float *w, const float *next, size_t
   return next && tile * MOECC_LINE < columns ? next + tile * depth * MOECC_LINE : w;
 }
 
+/* What is prefetched while a tile is computed: `at` and, each step of k later, `step` floats further. */
+typedef struct {
+  const float *at;
+  size_t step;
+} moecc_fetch;
+
+/* The share of the next panel that tile number `tile` of `tiles` prefetches: all tiles the same, so that weights arrive
+ * at an even pace and the fetches never stand in the way of what is needed now. */
+static inline moecc_fetch moecc_fetch_next(const float *w, const float *next, size_t depth, size_t columns, size_t tile,
+                                           size_t tiles) {
+  size_t step = (columns + tiles - 1) / tiles;
+  moecc_fetch f = {w, 0};
+  if (step > MOECC_LINE) step = MOECC_LINE;
+  if (next && tile * step < columns) {
+    f.at = next + tile * step * depth;
+    f.step = step;
+  }
+  return f;
+}
+
+/* Brings the line at p near, to be written. */
+static inline void moecc_touch(const float *p) {
+#if defined(__TINYC__)
+  (void)p;
+#else
+  __builtin_prefetch(p, 1, 2);
+#endif
+}
+
 #if defined(__TINYC__)
 
 /* tcc keeps nothing in registers between statements: long expressions, in the same order of additions. */
-static inline void moecc_tile(size_t most, size_t vectors, size_t rows, const float *const *x, size_t segments,
-                              size_t length, const float *w, size_t step, const float *ahead, float *out,
-                              size_t out_row) {
+static inline void moecc_tile_on(size_t most, size_t vectors, size_t rows, const float *const *x, size_t segments,
+                                 size_t length, const float *w, size_t step, moecc_fetch fetch, int more, float *out,
+                                 size_t out_row) {
   (void)most;
-  (void)ahead;
+  (void)fetch;
   for (size_t r = 0; r < rows; r++)
     for (size_t c = 0; c < vectors; c++) {
       const float *v = w + c;
-      float sum = 0.0f;
+      float sum = more ? out[r * out_row + c] : 0.0f;
       for (size_t s = 0; s < segments; s++) {
         const float *u = x[s * rows + r], *end = u + length;
         for (; u + 8 <= end; u += 8, v += 8 * step)
@@ -64,16 +97,23 @@ static inline void moecc_tile(size_t most, size_t vectors, size_t rows, const fl
 #else
 
 MOECC_INLINE void moecc_tile_rows(size_t rows, size_t vectors, const float *const *x, size_t segments, size_t length,
-                                  const float *w, size_t step, const float *ahead, float *out, size_t out_row) {
+                                  const float *w, size_t step, moecc_fetch fetch, int more, float *out,
+                                  size_t out_row) {
   vf sum[MOECC_TILE_ROWS][MOECC_TILE_COLUMNS / VF_LANES];
-  MOECC_UNROLL for (size_t r = 0; r < rows; r++) {
-    MOECC_UNROLL for (size_t v = 0; v < vectors; v++) sum[r][v] = vf_zero();
+  if (more) {
+    MOECC_UNROLL for (size_t r = 0; r < rows; r++) {
+      MOECC_UNROLL for (size_t v = 0; v < vectors; v++) sum[r][v] = vf_load(out + r * out_row + v * VF_LANES);
+    }
+  } else {
+    MOECC_UNROLL for (size_t r = 0; r < rows; r++) {
+      MOECC_UNROLL for (size_t v = 0; v < vectors; v++) sum[r][v] = vf_zero();
+    }
   }
   for (size_t s = 0; s < segments; s++, x += rows) {
     const float *row[MOECC_TILE_ROWS];
     MOECC_UNROLL for (size_t r = 0; r < rows; r++) row[r] = x[r];
-    for (size_t k = 0; k < length; k++, w += step, ahead += MOECC_LINE) {
-      __builtin_prefetch(ahead, 0, 2);
+    for (size_t k = 0; k < length; k++, w += step, fetch.at += fetch.step) {
+      __builtin_prefetch(fetch.at, 0, 2);
       vf b[MOECC_TILE_COLUMNS / VF_LANES];
       MOECC_UNROLL for (size_t v = 0; v < vectors; v++) b[v] = vf_load(w + v * VF_LANES);
       MOECC_UNROLL for (size_t r = 0; r < rows; r++) {
@@ -87,53 +127,63 @@ MOECC_INLINE void moecc_tile_rows(size_t rows, size_t vectors, const float *cons
   }
 }
 
-/* rows: 1 … most; x: segments times `rows` pointers; out: rows of `vectors` vectors, out_row apart. */
-MOECC_INLINE void moecc_tile(size_t most, size_t vectors, size_t rows, const float *const *x, size_t segments,
-                             size_t length, const float *w, size_t step, const float *ahead, float *out,
-                             size_t out_row) {
+/* rows: 1 … most; x: segments times `rows` pointers; out: rows of `vectors` vectors, out_row apart. more: the sums go
+ * on from what is in out, so that k may be cut into pieces without another order of additions. */
+MOECC_INLINE void moecc_tile_on(size_t most, size_t vectors, size_t rows, const float *const *x, size_t segments,
+                                size_t length, const float *w, size_t step, moecc_fetch fetch, int more, float *out,
+                                size_t out_row) {
   switch (rows) {
-  case 1: moecc_tile_rows(1, vectors, x, segments, length, w, step, ahead, out, out_row); break;
+  case 1: moecc_tile_rows(1, vectors, x, segments, length, w, step, fetch, more, out, out_row); break;
   case 2:
-    if (most >= 2) moecc_tile_rows(2, vectors, x, segments, length, w, step, ahead, out, out_row);
+    if (most >= 2) moecc_tile_rows(2, vectors, x, segments, length, w, step, fetch, more, out, out_row);
     break;
   case 3:
-    if (most >= 3) moecc_tile_rows(3, vectors, x, segments, length, w, step, ahead, out, out_row);
+    if (most >= 3) moecc_tile_rows(3, vectors, x, segments, length, w, step, fetch, more, out, out_row);
     break;
   case 4:
-    if (most >= 4) moecc_tile_rows(4, vectors, x, segments, length, w, step, ahead, out, out_row);
+    if (most >= 4) moecc_tile_rows(4, vectors, x, segments, length, w, step, fetch, more, out, out_row);
     break;
   case 5:
-    if (most >= 5) moecc_tile_rows(5, vectors, x, segments, length, w, step, ahead, out, out_row);
+    if (most >= 5) moecc_tile_rows(5, vectors, x, segments, length, w, step, fetch, more, out, out_row);
     break;
   case 6:
-    if (most >= 6) moecc_tile_rows(6, vectors, x, segments, length, w, step, ahead, out, out_row);
+    if (most >= 6) moecc_tile_rows(6, vectors, x, segments, length, w, step, fetch, more, out, out_row);
     break;
   case 7:
-    if (most >= 7) moecc_tile_rows(7, vectors, x, segments, length, w, step, ahead, out, out_row);
+    if (most >= 7) moecc_tile_rows(7, vectors, x, segments, length, w, step, fetch, more, out, out_row);
     break;
   case 8:
-    if (most >= 8) moecc_tile_rows(8, vectors, x, segments, length, w, step, ahead, out, out_row);
+    if (most >= 8) moecc_tile_rows(8, vectors, x, segments, length, w, step, fetch, more, out, out_row);
     break;
   case 9:
-    if (most >= 9) moecc_tile_rows(9, vectors, x, segments, length, w, step, ahead, out, out_row);
+    if (most >= 9) moecc_tile_rows(9, vectors, x, segments, length, w, step, fetch, more, out, out_row);
     break;
   case 10:
-    if (most >= 10) moecc_tile_rows(10, vectors, x, segments, length, w, step, ahead, out, out_row);
+    if (most >= 10) moecc_tile_rows(10, vectors, x, segments, length, w, step, fetch, more, out, out_row);
     break;
   case 11:
-    if (most >= 11) moecc_tile_rows(11, vectors, x, segments, length, w, step, ahead, out, out_row);
+    if (most >= 11) moecc_tile_rows(11, vectors, x, segments, length, w, step, fetch, more, out, out_row);
     break;
   case 12:
-    if (most >= 12) moecc_tile_rows(12, vectors, x, segments, length, w, step, ahead, out, out_row);
+    if (most >= 12) moecc_tile_rows(12, vectors, x, segments, length, w, step, fetch, more, out, out_row);
     break;
   case 13:
-    if (most >= 13) moecc_tile_rows(13, vectors, x, segments, length, w, step, ahead, out, out_row);
+    if (most >= 13) moecc_tile_rows(13, vectors, x, segments, length, w, step, fetch, more, out, out_row);
     break;
   default:
-    if (most >= 14) moecc_tile_rows(14, vectors, x, segments, length, w, step, ahead, out, out_row);
+    if (most >= 14) moecc_tile_rows(14, vectors, x, segments, length, w, step, fetch, more, out, out_row);
     break;
   }
 }
 
 #endif
+
+/* The same from zero, with a line prefetched at each step of k. */
+MOECC_INLINE void moecc_tile(size_t most, size_t vectors, size_t rows, const float *const *x, size_t segments,
+                             size_t length, const float *w, size_t step, const float *ahead, float *out,
+                             size_t out_row) {
+  const moecc_fetch fetch = {ahead, MOECC_LINE};
+  moecc_tile_on(most, vectors, rows, x, segments, length, w, step, fetch, 0, out, out_row);
+}
+
 #endif

@@ -4,13 +4,16 @@
  * and only then sleeps; when threads outnumber processors it sleeps at once. What each thread computes depends on
  * nothing but the number of items, and items never share a result, so results do not depend on the number of threads.
  */
-#if !defined(_GNU_SOURCE) && !defined(_POSIX_C_SOURCE)
+#if defined(__linux__) && !defined(_GNU_SOURCE)
+#define _GNU_SOURCE /* for sched_getaffinity */
+#elif !defined(_GNU_SOURCE) && !defined(_POSIX_C_SOURCE)
 #define _POSIX_C_SOURCE 200809L
 #endif
 #include "moecc_rt.h"
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <time.h>
@@ -19,7 +22,7 @@
 /* Counters that threads watch without holding a lock; all accesses to them are in one order that every thread sees. tcc
  * has no atomics: there a lock around each access does the same, slowly, and nothing spins. */
 #ifdef __TINYC__
-enum { SPINS = 0 };
+enum { LONGEST_SPIN = 0 };
 static pthread_mutex_t counter_lock = PTHREAD_MUTEX_INITIALIZER;
 static unsigned counter_add(unsigned *p, unsigned n) {
   unsigned v;
@@ -31,7 +34,7 @@ static unsigned counter_add(unsigned *p, unsigned n) {
 static unsigned counter_get(unsigned *p) { return counter_add(p, 0); }
 static void spin_pause(void) {}
 #else
-enum { SPINS = 4000 };
+enum { LONGEST_SPIN = 30000 }; /* nanoseconds: some times what sleeping and being woken takes */
 static unsigned counter_add(unsigned *p, unsigned n) { return __atomic_add_fetch(p, n, __ATOMIC_SEQ_CST); }
 static unsigned counter_get(unsigned *p) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }
 static void spin_pause(void) {
@@ -42,6 +45,12 @@ static void spin_pause(void) {
 #endif
 }
 #endif
+
+static uint64_t now_ns(void) {
+  struct timespec t;
+  (void)clock_gettime(CLOCK_MONOTONIC, &t);
+  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
 
 /* A thread with all signals blocked, so that the program's own threads go on handling them. */
 static int start_thread(pthread_t *t, void *(*body)(void *), void *arg) {
@@ -62,25 +71,33 @@ typedef struct Worker {
   pthread_t thread;
 } Worker;
 
+/* How long a thread spins before it sleeps, as it has turned out to be worth. */
+typedef struct Patience {
+  unsigned ns, waits;
+} Patience;
+
 /* A loop begins when `generation` goes up and is done when `pending` is 0. Whoever waits for that spins first, and
  * before it sleeps says so in a counter (`asleep`, `waiting`) and looks once more, holding the lock; whoever makes it
  * true looks at that counter afterwards, and wakes under the lock. So no wake-up is lost, and without sleepers no lock
- * is taken. */
+ * is taken. What one side writes while the other watches stands in cache lines of its own. */
 typedef struct Pool {
   moecc_pool face;      /* what the caller gets */
-  unsigned spins;       /* at most, before a thread sleeps */
-  unsigned patience;    /* of the caller at present */
+  unsigned longest;     /* nanoseconds that a thread spins at most before it sleeps */
+  Patience patience;    /* the caller's */
   pthread_mutex_t turn; /* held by the caller for the length of a loop */
   pthread_mutex_t lock; /* of the sleepers */
   pthread_cond_t work, done;
-  unsigned generation; /* goes up with each loop, and at the end */
-  unsigned pending;    /* workers that have not finished this loop */
-  unsigned asleep;     /* workers that sleep */
-  unsigned waiting;    /* 1: the caller sleeps */
-  int stop;            /* this and the loop below: written before generation goes up, read after */
+  unsigned asleep;  /* workers that sleep */
+  unsigned waiting; /* 1: the caller sleeps */
+  char apart[64];
+  unsigned generation; /* goes up with each loop, and at the end; workers watch it */
+  int stop;            /* this and the loop: written before generation goes up, read after */
   moecc_body *body;
   const void *args;
   size_t count;
+  char apart_too[64];
+  unsigned pending; /* workers that have not finished this loop; the caller watches it */
+  char apart_as_well[64];
   Worker worker[MOECC_MAX_THREADS];
 } Pool;
 
@@ -91,37 +108,41 @@ static void run_share(const Pool *p, moecc_body *body, const void *args, size_t 
   if (size > 0) body(args, begin, begin + size, t);
 }
 
-/* Spins until whether the counter has the value is `as_wanted`; false: gave up. The patience grows with success and
- * shrinks with failure: where processors are shared with others, the thread waited for may not be running at all. */
-static int spin_until(unsigned *counter, unsigned value, int as_wanted, unsigned *patience, unsigned most) {
-  unsigned left;
-  for (left = *patience; left > 0; left--) {
-    if ((counter_get(counter) == value) == as_wanted) {
-      *patience = *patience < most / 2 ? *patience * 2 : most;
-      return 1;
-    }
+enum { LOOKS = 64, PROBE = 16 }; /* looks at a counter between two at the clock; one in so many waits is a probe */
+
+static int looks(unsigned *counter, unsigned value, int as_wanted) {
+  unsigned look;
+  for (look = 0; look < LOOKS; look++) {
+    if ((counter_get(counter) == value) == as_wanted) return 1;
     spin_pause();
   }
-  *patience = *patience / 4 > most / 64 ? *patience / 4 : most / 64;
   return 0;
 }
 
-/* Returns when generation is no longer `seen`. */
-static void wait_for_work(Pool *p, unsigned seen, unsigned *patience) {
-  if (spin_until(&p->generation, seen, 0, patience, p->spins)) return;
-  (void)pthread_mutex_lock(&p->lock);
-  (void)counter_add(&p->asleep, 1);
-  while (counter_get(&p->generation) == seen) (void)pthread_cond_wait(&p->work, &p->lock);
-  (void)counter_add(&p->asleep, 0u - 1u);
-  (void)pthread_mutex_unlock(&p->lock);
+static int spin(unsigned *counter, unsigned value, int as_wanted, unsigned ns) {
+  uint64_t start;
+  if (looks(counter, value, as_wanted)) return 1; /* mostly so, and then the clock would be too slow */
+  start = now_ns();
+  while (now_ns() - start < ns)
+    if (looks(counter, value, as_wanted)) return 1;
+  return 0;
 }
 
-static void wait_for_workers(Pool *p) {
-  if (spin_until(&p->pending, 0, 1, &p->patience, p->spins)) return;
+/* Waits until whether the counter has the value is `as_wanted`: spins, then sleeps until woken, being counted in
+ * `sleepers`. Where processors are shared with others, the thread waited for may not be running at all, and only
+ * sleeping lets it: then spins become short, but for one of many that finds out whether things have changed. */
+static void wait_for(Pool *p, unsigned *counter, unsigned value, int as_wanted, Patience *patience, unsigned *sleepers,
+                     pthread_cond_t *woken) {
+  const unsigned longest = p->longest, probe = ++patience->waits % PROBE == 0;
+  if (longest > 0 && spin(counter, value, as_wanted, probe ? longest : patience->ns)) {
+    patience->ns = probe || patience->ns > longest / 2 ? longest : patience->ns * 2;
+    return;
+  }
+  patience->ns = patience->ns / 4 > longest / 64 ? patience->ns / 4 : longest / 64;
   (void)pthread_mutex_lock(&p->lock);
-  (void)counter_add(&p->waiting, 1);
-  while (counter_get(&p->pending) != 0) (void)pthread_cond_wait(&p->done, &p->lock);
-  (void)counter_add(&p->waiting, 0u - 1u);
+  (void)counter_add(sleepers, 1);
+  while ((counter_get(counter) == value) != as_wanted) (void)pthread_cond_wait(woken, &p->lock);
+  (void)counter_add(sleepers, 0u - 1u);
   (void)pthread_mutex_unlock(&p->lock);
 }
 
@@ -136,9 +157,11 @@ static void wake(Pool *p, unsigned *sleepers, pthread_cond_t *condition) {
 static void *work(void *arg) {
   Worker *w = arg;
   Pool *p = w->pool;
-  unsigned seen, patience = p->spins;
+  Patience patience = {0, 0};
+  unsigned seen;
+  patience.ns = p->longest;
   for (seen = 0;; seen++) { /* a loop ends only when every worker has done its share, so none is ever missed */
-    wait_for_work(p, seen, &patience);
+    wait_for(p, &p->generation, seen, 0, &patience, &p->asleep, &p->work); /* until it is no longer `seen` */
     if (p->stop) return NULL;
     run_share(p, p->body, p->args, p->count, w->number);
     if (counter_add(&p->pending, 0u - 1u) == 0) wake(p, &p->waiting, &p->done);
@@ -153,16 +176,19 @@ static void pool_run(void *self, moecc_body *body, const void *args, size_t coun
   (void)counter_add(&p->generation, 1);
   wake(p, &p->asleep, &p->work);
   run_share(p, body, args, count, 0);
-  wait_for_workers(p);
+  wait_for(p, &p->pending, 0, 1, &p->patience, &p->waiting, &p->done);
   (void)pthread_mutex_unlock(&p->turn);
 }
 
 size_t moecc_threads_bytes(void) { return sizeof(Pool); }
 
-/* Spinning helps only if every thread has a processor of its own. */
-static unsigned spins_for(unsigned threads) {
-  long online = sysconf(_SC_NPROCESSORS_ONLN);
-  return online >= (long)threads ? SPINS : 0;
+/* How many processors this process may use. */
+static long processors(void) {
+#ifdef __linux__
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+#endif
+  return sysconf(_SC_NPROCESSORS_ONLN);
 }
 
 const moecc_pool *moecc_threads_start(void *memory, unsigned threads) {
@@ -174,7 +200,8 @@ const moecc_pool *moecc_threads_start(void *memory, unsigned threads) {
   p->face.run = pool_run;
   p->face.self = p;
   p->face.threads = 1;
-  p->spins = p->patience = spins_for(threads);
+  /* Spinning helps only if every thread has a processor of its own. */
+  p->longest = p->patience.ns = processors() >= (long)threads ? LONGEST_SPIN : 0;
   if (pthread_mutex_init(&p->turn, NULL) || pthread_mutex_init(&p->lock, NULL) || pthread_cond_init(&p->work, NULL) ||
       pthread_cond_init(&p->done, NULL))
     return &p->face;

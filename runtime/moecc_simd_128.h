@@ -48,6 +48,9 @@ static inline vf vf_load_step(const float *p, ptrdiff_t s) { return (vf){p[0], p
 static inline vf vf_load_step_some(const float *p, ptrdiff_t s, size_t n) {
   return (vf){n > 0 ? p[0] : 0.0f, n > 1 ? p[s] : 0.0f, n > 2 ? p[2 * s] : 0.0f, n > 3 ? p[3 * s] : 0.0f};
 }
+static inline void vf_transpose(const float *p, ptrdiff_t row, float *q, ptrdiff_t to) {
+  for (ptrdiff_t j = 0; j < 4; j++) vf_store(q + j * to, vf_load_step(p + j, row));
+}
 static inline float vf_get(vf v, size_t i) { return v[i]; }
 static inline vf vf_iota(void) { return (vf){0, 1, 2, 3}; }
 
@@ -139,6 +142,7 @@ static inline vf vf_scale(vf x, vf n) {
 }
 /* x 2^n for x in (1/2, 2) and whole n in [-126, 126], cheaper. */
 static inline vf vf_scale_near(vf x, vf n) { return (vf)((vi)x + (vi_trunc(n) << vi_set1(23))); }
+static inline vf vf_scale_low(vf x, vf z) { return (vf)((vi)x + ((vi)z << vi_set1(23))); }
 
 static inline float vf_sum(vf v) { return (v[0] + v[2]) + (v[1] + v[3]); }
 static inline float vf_hmax(vf v) {

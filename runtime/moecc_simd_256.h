@@ -36,6 +36,22 @@ static inline vf vf_load_step_some(const float *p, ptrdiff_t s, size_t n) {
   for (size_t i = 0; i < n; i++) v[i] = p[(ptrdiff_t)i * s];
   return v;
 }
+/* Four columns at a time; half h of vector i starts as row 4h + i. */
+static inline __m256 vf_quarters(const float *p, ptrdiff_t row) {
+  return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + 4 * row), 1);
+}
+static inline void vf_transpose(const float *p, ptrdiff_t row, float *q, ptrdiff_t to) {
+  for (int j = 0; j < 8; j += 4, p += 4, q += 4 * to) {
+    const __m256 a = vf_quarters(p, row), b = vf_quarters(p + row, row);
+    const __m256 c = vf_quarters(p + 2 * row, row), d = vf_quarters(p + 3 * row, row);
+    const __m256 ab = _mm256_unpacklo_ps(a, b), AB = _mm256_unpackhi_ps(a, b);
+    const __m256 cd = _mm256_unpacklo_ps(c, d), CD = _mm256_unpackhi_ps(c, d);
+    _mm256_storeu_ps(q, _mm256_shuffle_ps(ab, cd, 0x44));
+    _mm256_storeu_ps(q + to, _mm256_shuffle_ps(ab, cd, 0xee));
+    _mm256_storeu_ps(q + 2 * to, _mm256_shuffle_ps(AB, CD, 0x44));
+    _mm256_storeu_ps(q + 3 * to, _mm256_shuffle_ps(AB, CD, 0xee));
+  }
+}
 static inline float vf_get(vf v, size_t i) { return v[i]; }
 static inline vf vf_iota(void) { return (vf){0, 1, 2, 3, 4, 5, 6, 7}; }
 
@@ -77,6 +93,7 @@ static inline vf vf_scale(vf x, vf n) {
 }
 /* x 2^n for x in (1/2, 2) and whole n in [-126, 126], cheaper. */
 static inline vf vf_scale_near(vf x, vf n) { return (vf)((vi)x + (vi)_mm256_slli_epi32((__m256i)vi_trunc(n), 23)); }
+static inline vf vf_scale_low(vf x, vf z) { return (vf)((vi)x + (vi)_mm256_slli_epi32((__m256i)z, 23)); }
 
 static inline float vf_sum(vf v) {
   __m128 h = _mm_add_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));

@@ -36,6 +36,23 @@ static inline vf vf_load_step_some(const float *p, ptrdiff_t s, size_t n) {
   for (size_t i = 0; i < n; i++) v[i] = p[(ptrdiff_t)i * s];
   return v;
 }
+/* Four columns at a time; quarter h of vector i starts as row 4h + i. */
+static inline __m512 vf_quarters(const float *p, ptrdiff_t row) {
+  const __m512 a = _mm512_castps128_ps512(_mm_loadu_ps(p)), b = _mm512_insertf32x4(a, _mm_loadu_ps(p + 4 * row), 1);
+  return _mm512_insertf32x4(_mm512_insertf32x4(b, _mm_loadu_ps(p + 8 * row), 2), _mm_loadu_ps(p + 12 * row), 3);
+}
+static inline void vf_transpose(const float *p, ptrdiff_t row, float *q, ptrdiff_t to) {
+  for (int j = 0; j < 16; j += 4, p += 4, q += 4 * to) {
+    const __m512 a = vf_quarters(p, row), b = vf_quarters(p + row, row);
+    const __m512 c = vf_quarters(p + 2 * row, row), d = vf_quarters(p + 3 * row, row);
+    const __m512 ab = _mm512_unpacklo_ps(a, b), AB = _mm512_unpackhi_ps(a, b);
+    const __m512 cd = _mm512_unpacklo_ps(c, d), CD = _mm512_unpackhi_ps(c, d);
+    _mm512_storeu_ps(q, _mm512_shuffle_ps(ab, cd, 0x44));
+    _mm512_storeu_ps(q + to, _mm512_shuffle_ps(ab, cd, 0xee));
+    _mm512_storeu_ps(q + 2 * to, _mm512_shuffle_ps(AB, CD, 0x44));
+    _mm512_storeu_ps(q + 3 * to, _mm512_shuffle_ps(AB, CD, 0xee));
+  }
+}
 static inline float vf_get(vf v, size_t i) { return v[i]; }
 static inline vf vf_iota(void) { return (vf){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}; }
 
@@ -77,6 +94,7 @@ static inline vf vf_round(vf x) {
 static inline vf vf_scale(vf x, vf n) { return (vf)_mm512_scalef_ps((__m512)x, (__m512)n); }
 /* x 2^n for x in (1/2, 2) and whole n in [-126, 126], cheaper. */
 static inline vf vf_scale_near(vf x, vf n) { return (vf)_mm512_scalef_ps((__m512)x, (__m512)n); }
+static inline vf vf_scale_low(vf x, vf z) { return (vf)((vi)x + (vi)_mm512_slli_epi32((__m512i)z, 23)); }
 
 static inline float vf_sum(vf v) { return _mm512_reduce_add_ps((__m512)v); }
 static inline float vf_hmax(vf v) { return _mm512_reduce_max_ps((__m512)v); }

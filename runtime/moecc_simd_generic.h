@@ -8,6 +8,7 @@
  *   vf_load_some vf_store_some (p, n)                 the first n lanes, 0 <= n <= VF_LANES; the others load as 0
  *   vf_load_step (p, step)                            lane i from p[i * step]
  *   vf_load_step_some (p, step, n)
+ *   vf_transpose (p, row, q, to)  q[j * to + i] = p[i * row + j] for i, j < VF_LANES
  *   vf_get (v, i)         lane i
  *   vf_iota               0, 1, 2 ...
  *   vf_fma (a, b, c)      a * b + c, one rounding where the target has it
@@ -20,6 +21,7 @@
  *   vi_set1 vi_round vi_trunc (from vf, in range)  vf_of_int  vf_bits  vf_of_bits
  *   vf_scale (x, n)       x * 2^n for whole n in [-252, 254], with overflow to infinity and gradual underflow
  *   vf_scale_near (x, n)  the same, cheaper, for x in (1/2, 2) and n in [-126, 126]
+ *   vf_scale_low (x, z)   the same, for n in the low bits of z as after adding 1.5 * 2^23 to it
  *   vf_sum vf_hmax vf_hmin                            over the lanes, in a fixed order
  */
 #ifndef MOECC_SIMD_LANES_H
@@ -49,6 +51,11 @@ static inline vf vf_load_step(const float *p, ptrdiff_t step) {
 static inline vf vf_load_step_some(const float *p, ptrdiff_t step, size_t n) {
   (void)step;
   return n ? *p : 0.0f;
+}
+static inline void vf_transpose(const float *p, ptrdiff_t row, float *q, ptrdiff_t to) {
+  (void)row;
+  (void)to;
+  *q = *p;
 }
 static inline float vf_get(vf v, size_t i) {
   (void)i;
@@ -124,6 +131,9 @@ static inline vf vf_scale(vf x, vf n) {
 /* x 2^n for x in (1/2, 2) and whole n in [-126, 126], cheaper. */
 static inline vf vf_scale_near(vf x, vf n) {
   return vf_of_bits((vi)((uint32_t)vf_bits(x) + ((uint32_t)(int32_t)n << 23)));
+}
+static inline vf vf_scale_low(vf x, vf z) {
+  return vf_of_bits((vi)((uint32_t)vf_bits(x) + ((uint32_t)vf_bits(z) << 23)));
 }
 
 static inline float vf_sum(vf v) { return v; }

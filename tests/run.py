@@ -214,6 +214,7 @@ SUITES: dict[str, Callable[[Path], Result]] = {
     "operators": python_suite("tests/operators"),
     "models": python_suite("tests/models"),
     "training": suite_training,
+    "bench": python_suite("tests/bench"),
     "cli": python_suite("tests/cli", parallel=True),
     "faults": python_suite("tests/faults"),
     "networks": suite_networks,

@@ -18,6 +18,7 @@
 
 #include "@NAME@.h"
 #include "moecc_npy.h"
+#include "moecc_profile.h"
 
 #ifndef MOECC_THREADS
 #define MOECC_THREADS 1 /* 0: built without moecc_rt_threads.c */
@@ -57,12 +58,12 @@ enum { MAX_INPUTS = 64 };
 
 typedef struct {
   const char *task; /* NULL: each */
-  const char *weights, *folder;
+  const char *weights, *folder, *trace;
   const char *input[MAX_INPUTS]; /* NAME=FILE */
   size_t n_inputs;
   long threads, runs, timeout_ms;
   int warm_up;
-  int stream, map, json, noise, quiet;
+  int stream, map, json, noise, quiet, steps, cpu_time;
 } Options;
 
 static const char usage[] =
@@ -79,7 +80,12 @@ static const char usage[] =
     "  --map           map the file instead; it must not change meanwhile\n"
     "  --timeout MS    give up when a piece of the weights takes longer (with --stream); default: never\n"
     "  --json          one JSON object per task on stdout\n"
+    "  --cpu-time      with one thread: its processor time, which a busy machine does not stretch\n"
     "  --quiet         no times\n"
+#ifdef MOECC_TRACE
+    "  --trace FILE    when each step ran, as JSON for Perfetto or Chrome (ui.perfetto.dev, chrome://tracing)\n"
+    "  --steps         each step's time, the median of the runs, as lines for programs: see moecc_profile.h\n"
+#endif
     "  --list          the tasks, their inputs and outputs\n";
 
 static int bad_usage(const char *what, const char *value) {
@@ -114,6 +120,10 @@ static int parse_value(Options *o, const char *option, const char *value) {
     o->task = value;
   else if (!strcmp(option, "-o"))
     o->folder = value;
+#ifdef MOECC_TRACE
+  else if (!strcmp(option, "--trace"))
+    o->trace = value;
+#endif
   else if (!strcmp(option, "--weights"))
     o->weights = value;
   else if (!strcmp(option, "--input")) {
@@ -155,6 +165,12 @@ static int parse(Options *o, int argc, char **argv) {
       o->noise = 1;
     else if (!strcmp(a, "--quiet"))
       o->quiet = 1;
+    else if (!strcmp(a, "--cpu-time"))
+      o->cpu_time = 1;
+#ifdef MOECC_TRACE
+    else if (!strcmp(a, "--steps"))
+      o->steps = 1;
+#endif
     else if (!strcmp(a, "--list"))
       return list_tasks(stdout);
     else if (!strcmp(a, "--help"))
@@ -167,6 +183,8 @@ static int parse(Options *o, int argc, char **argv) {
       return USAGE;
   }
   if (o->stream + o->map + load > 1) return bad_usage("--load, --stream and --map exclude each other", NULL);
+  if (o->cpu_time && o->threads > 1) return bad_usage("--cpu-time wants one thread", NULL);
+  if (o->steps && o->trace) return bad_usage("--steps and --trace exclude each other", NULL);
   if (STREAMS && !o->map && !load) o->stream = 1;
   return -1;
 }
@@ -239,6 +257,49 @@ static int write_output(const Options *o, const Tensor *x, const void *data) {
   return wrong ? MACHINE : DONE;
 }
 
+/* ---- tracing, in builds with -DMOECC_TRACE ------------------------------------------------------------------------ */
+
+#ifdef MOECC_TRACE
+
+extern const moecc_step @NAME@_trace_steps[];
+extern const size_t @NAME@_trace_count;
+static moecc_profile profile;
+
+static int start_profile(const Options *o, const moecc_pool **pool) {
+  if (!o->trace && !o->steps) return DONE;
+  moecc_trace_use_processor_time(o->cpu_time);
+  *pool = moecc_profile_start(&profile, @NAME@_trace_steps, @NAME@_trace_count, *pool, (size_t)o->runs, o->trace != NULL);
+  if (!*pool) fprintf(stderr, "@NAME@_main: no memory for a trace\n");
+  return *pool ? DONE : MACHINE;
+}
+static void profile_task(const Options *o) {
+  if (o->steps) moecc_profile_task(&profile);
+}
+static void profile_call(const Options *o, const Task *task, long run) {
+  if (o->trace || o->steps) moecc_profile_call(&profile, task->name, run);
+}
+static void print_profile(const Options *o) {
+  if (o->steps) moecc_profile_print(&profile, stdout);
+}
+static int finish_profile(const Options *o, int status) {
+  if (o->trace && status == DONE && !moecc_profile_write(&profile, o->trace)) {
+    fprintf(stderr, "@NAME@_main: %s: it cannot be written: %s\n", o->trace, strerror(errno));
+    status = MACHINE;
+  }
+  if (o->trace || o->steps) moecc_profile_stop(&profile);
+  return status;
+}
+
+#else
+
+static int start_profile(const Options *o, const moecc_pool **pool) { return (void)o, (void)pool, DONE; }
+static void profile_task(const Options *o) { (void)o; }
+static void profile_call(const Options *o, const Task *task, long run) { (void)o, (void)task, (void)run; }
+static void print_profile(const Options *o) { (void)o; }
+static int finish_profile(const Options *o, int status) { return (void)o, status; }
+
+#endif
+
 /* ---- running a task ---------------------------------------------------------------------------------------------- */
 
 /* Says what a status means, naming the piece of the weights or the memory it is about. */
@@ -252,9 +313,9 @@ static int report(const @NAME@ *m, const char *doing, moecc_status s) {
   return s == MOECC_ERROR_IO || s == MOECC_ERROR_TIMEOUT || s == MOECC_ERROR_ARENA ? MACHINE : DATA;
 }
 
-static double now_ms(void) {
+static double now_ms(const Options *o) {
   struct timespec t;
-  (void)clock_gettime(CLOCK_MONOTONIC, &t);
+  (void)clock_gettime(o->cpu_time ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &t);
   return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
 }
 
@@ -308,11 +369,13 @@ static void print_times(const Options *o, const Task *task, unsigned threads, do
 static int time_calls(const Options *o, @NAME@ *m, const Task *task, const void *const *in, void *const *out,
                       double *ms) {
   long run;
+  profile_task(o);
   for (run = o->warm_up ? -1 : 0; run < o->runs; run++) {
-    double start = now_ms();
+    double start = now_ms(o);
     moecc_status s = task->call(m, in, out);
     if (s != MOECC_OK) return report(m, task->name, s);
-    if (run >= 0) ms[run] = now_ms() - start;
+    if (run >= 0) ms[run] = now_ms(o) - start;
+    profile_call(o, task, run);
   }
   if (m->c.flags & MOECC_FLAG_NAN_SCORE)
     fprintf(stderr, "@NAME@_main: %s: a router's score was not a number; it was ranked last\n", task->name);
@@ -330,6 +393,7 @@ static int run_task(const Options *o, @NAME@ *m, const Task *task, unsigned thre
   if (status == DONE) status = time_calls(o, m, task, (const void *const *)in, out, ms);
   for (i = 0; i < task->n_out && status == DONE && o->folder; i++) status = write_output(o, &task->out[i], out[i]);
   if (status == DONE) print_times(o, task, threads, ms);
+  if (status == DONE) print_profile(o);
   for (i = 0; i < task->n_in; i++) free(in[i]);
   for (i = 0; i < task->n_out; i++) free(out[i]);
   free(in);
@@ -438,14 +502,15 @@ static int run_tasks(const Options *o, const Weights *w, const moecc_pool *pool,
   void *arena = NULL;
   size_t t;
   int status;
+  status = start_profile(o, &pool);
   options.pool = pool;
   options.timeout_ms = (unsigned)o->timeout_ms;
-  status = open_network(&m, bits, w, &options, &arena);
+  if (status == DONE) status = open_network(&m, bits, w, &options, &arena);
   for (t = 0; t < n_tasks && status == DONE; t++)
     if (chosen(o, &tasks[t])) status = run_task(o, &m, &tasks[t], pool ? pool->threads : 1);
   @NAME@_close(&m);
   free(arena);
-  return status;
+  return finish_profile(o, status);
 }
 
 static int run_with_threads(const Options *o, const Weights *w, unsigned bits) {

@@ -24,7 +24,7 @@ static const CommandInfo commands[] = {
     {"verify", FOR_VERIFY, command_verify, "MODEL.onnx FOLDER", 2, 2,
      "compare with expected outputs (ONNX's test_data_set layout)"},
     {"bench", FOR_BENCH, command_bench, "MODEL.onnx|DIR", 1, 1, "time each task's function"},
-    {"tune", FOR_TUNE, NULL, "MODEL.onnx -o FILE", 1, 1, "measure tiles on this machine (not built yet)"},
+    {"tune", FOR_TUNE, command_tune, "MODEL.onnx -o FILE", 1, 1, "measure kernels' tiles on this machine, for --tune"},
     {"build", FOR_BUILD, command_build, "DIR", 1, 1, "run the right compiler on an emitted folder"},
     {"inspect", FOR_INSPECT, command_inspect, "MODEL.onnx", 1, 1, "show what a model is and how it is understood"},
     {"ops", FOR_OPS, command_ops, "", 0, 0, "the operators that are supported"},
@@ -59,7 +59,6 @@ static void run_command(Ctx *c, void *arg) {
   Call *call = arg;
   Options *o = call->options = ctx_alloc(c, sizeof *o);
   o->ctx = c;
-  if (!call->command->run) ctx_fail_status(c, EXIT_USAGE, "moecc %s is not built yet", call->command->name);
   options_read(o, call->command->command, call->argc, call->argv);
   progress_start(progress_mode(o->quiet, o->verbose));
   if (o->n_arguments < call->command->least || o->n_arguments > call->command->most)

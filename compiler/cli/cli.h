@@ -16,8 +16,8 @@ typedef struct {
   size_t n_inputs; /* --input NAME=FILE */
   EngineKind engine;
   bool all_tasks; /* --task all */
-  bool layers, json, text, kernels, quiet, verbose;
-  const char *html, *trace;
+  bool layers, json, text, kernels, cpu_time, quiet, verbose;
+  const char *html, *trace, *tune;
   double rtol, atol;
   bool tolerance_given;
   long threads, runs;
@@ -46,6 +46,7 @@ void command_compile(Options *o);
 void command_run(Options *o);
 void command_verify(Options *o);
 void command_bench(Options *o);
+void command_tune(Options *o);
 void command_build(Options *o);
 void command_inspect(Options *o);
 void command_ops(Options *o);

@@ -131,12 +131,14 @@ static Runnable open_checked(Options *o) {
   ctx_set_file(c, o->argument[0]);
   Graph *g = pipeline_graph(c, &o->compile);
   check_names(o, g);
-  return runnable_build(c, g, &o->compile, o->engine);
+  return runnable_build(c, g, &o->compile, o->engine, o->trace != NULL);
 }
 
 void command_run(Options *o) {
   Ctx *c = o->ctx;
   if (!o->out) ctx_fail_status(c, EXIT_USAGE, "run wants the folder for outputs: -o OUT");
+  if (o->trace && is_folder(o->argument[0]) && o->compile.n_tasks > 1)
+    ctx_fail_status(c, EXIT_USAGE, "--trace with a compiled folder wants one task at a time, or all of them");
   Runnable run = open_checked(o);
   const char *temporary = temporary_folder(c);
   Arguments a = {.ctx = c};
@@ -145,6 +147,7 @@ void command_run(Options *o) {
   argument_pair(&a, "--threads", ctx_format(c, "%ld", o->threads));
   argument_pair(&a, "-o", o->out);
   if (o->quiet) argument_add(&a, "--quiet");
+  if (o->trace) argument_pair(&a, "--trace", o->trace);
   static const char trouble[] = "the network does not run on these inputs";
   size_t named = run.graph ? 0 : o->compile.n_tasks; /* a model was compiled for these only */
   for (size_t i = 0; i < named; i++) runnable_run(&run, &a, o->compile.tasks[i], trouble);

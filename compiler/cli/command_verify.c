@@ -47,8 +47,8 @@ static void build_part(Verify *v, Graph *g, Graph *plain, const char *const *nam
   v->part = ctx_grow(v->c, v->part, v->n_parts, &v->cap_parts, sizeof *v->part);
   Part *p = &v->part[v->n_parts++];
   *p = (Part){.name = name, .n = n};
-  p->run = runnable_build(v->c, g, &fast, v->o->engine);
-  p->plain = runnable_build(v->c, plain, &slow, ENGINE_TCC);
+  p->run = runnable_build(v->c, g, &fast, v->o->engine, false);
+  p->plain = runnable_build(v->c, plain, &slow, ENGINE_TCC, false);
 }
 
 static void build_layers(Verify *v, Graph *g) {
@@ -73,7 +73,7 @@ static void build(Verify *v) {
   routing_wanted(g, &names, &compile.n_outputs, &cap);
   compile.outputs = names;
   v->report.has_moe = has_moe(g);
-  v->run = runnable_build(v->c, g, &compile, v->o->engine);
+  v->run = runnable_build(v->c, g, &compile, v->o->engine, false);
   if (v->o->layers) build_layers(v, g);
 }
 

@@ -1,5 +1,6 @@
 /* One table of options: what each means, which commands take it, and where its value goes. */
 #include "cli/cli.h"
+#include "lower/tuning.h"
 
 #include <errno.h>
 #include <math.h>
@@ -56,7 +57,7 @@ static const char *one_of(Options *o, const char *option, const char *value, con
 /* ---- what each option sets ---- */
 
 static void set_out(Options *o, const char *v) {
-  if (!*v || strcmp(v, "-") == 0) usage_error(o, "-o wants a folder, not \"%s\"%s", v, "");
+  if (!*v || strcmp(v, "-") == 0) usage_error(o, "-o wants a name of a folder or file, not \"%s\"%s", v, "");
   o->out = v;
 }
 static void set_name(Options *o, const char *v) { o->compile.name = v; }
@@ -145,14 +146,27 @@ static void set_threads(Options *o, const char *v) {
   if (o->threads > 64) usage_error(o, "%s wants at most 64, not %s", "--threads", v);
 }
 static void set_runs(Options *o, const char *v) { o->runs = (long)whole_number(o, "--runs", v, 1); }
+static void set_kernels(Options *o, const char *v) { (void)v, o->kernels = true; }
+static void set_cpu_time(Options *o, const char *v) { (void)v, o->cpu_time = true; }
+static void set_trace(Options *o, const char *v) {
+  if (!*v || strcmp(v, "-") == 0) usage_error(o, "--trace wants a file, not \"%s\"%s", v, "");
+  o->trace = v;
+}
+static void set_tune(Options *o, const char *v) { o->tune = v; }
 static void set_later(Options *o, const char *v) { (void)v, usage_error(o, "%s is not built yet%s", o->option, ""); }
 
-enum { MODEL = FOR_COMPILE | FOR_RUN | FOR_VERIFY | FOR_BENCH | FOR_INSPECT, RUNS = FOR_RUN | FOR_VERIFY | FOR_BENCH };
+enum {
+  MODEL = FOR_COMPILE | FOR_RUN | FOR_VERIFY | FOR_BENCH | FOR_TUNE | FOR_INSPECT,
+  RUNS = FOR_RUN | FOR_VERIFY | FOR_BENCH
+};
 
 static const OptionInfo options[] = {
     {"-o", "DIR", FOR_COMPILE | FOR_RUN, set_out,
      "compile: the folder to write, new or written by moecc before\n"
      "run: the folder for outputs, as DIR/<output>.npy and .png"},
+    {"-o", "FILE", FOR_TUNE, set_out, "the file to write, a line for each kernel and shape"},
+    {"--tune", "FILE", FOR_COMPILE | RUNS, set_tune,
+     "kernels' tiles as moecc tune has measured them for this target; the results are the same"},
     {"--name", "N", FOR_COMPILE, set_name, "name of the network in the C (default: the model file's name)"},
     {"--task", "T[,T...]", MODEL, set_task,
      "only these tasks (default: all of them)\n"
@@ -160,7 +174,7 @@ static const OptionInfo options[] = {
     {"--bind", "INPUT=VALUE", MODEL, set_bind,
      "make an input a constant: one number, or one for each element with commas"},
     {"--dim", "NAME=N", MODEL, set_dim, "fix a free dimension"},
-    {"--target", "T", FOR_COMPILE | FOR_BENCH | FOR_RUN, set_target,
+    {"--target", "T", FOR_COMPILE | FOR_BENCH | FOR_RUN | FOR_TUNE, set_target,
      "machine to make code for (default: native; all of them are below)"},
     {"--weights", "MODE", FOR_COMPILE, set_weights,
      "file: N_weights.bin, loaded before the first call (default)\n"
@@ -180,7 +194,9 @@ static const OptionInfo options[] = {
     {"--dump", "PASS", FOR_COMPILE | FOR_INSPECT, set_dump, "print the graph in ONNX's text syntax after a pass"},
     {"--engine", "E", RUNS, set_engine, "cc: $CC, else clang, else gcc (default); tcc: at once, but slow code"},
     {"--input", "NAME=FILE", FOR_RUN, set_input, "an input: .npy, .pb (ONNX TensorProto); pictures: .png, .jpg"},
-    {"--trace", "FILE", FOR_RUN, set_later, "not built yet"},
+    {"--trace", "FILE", FOR_RUN, set_trace,
+     "when each layer, kernel, expert and load of weights ran, and on which thread, as JSON for\n"
+     "ui.perfetto.dev or chrome://tracing"},
     {"--rtol", "R", FOR_VERIFY, set_rtol,
      "with --atol ONNX's rule: |a-b| <= A + R|b| for every element\n"
      "(default: max|a-b| <= 1e-5 max|b|; integers and booleans exactly)"},
@@ -192,7 +208,10 @@ static const OptionInfo options[] = {
     {"--runs", "N", FOR_BENCH, set_runs, "timed calls after one warm-up (default: 20)"},
     {"--json", NULL, FOR_BENCH | FOR_INSPECT | FOR_OPS | FOR_VERIFY, set_json,
      "machine-readable output; times are in milliseconds, memory in bytes"},
-    {"--kernels", NULL, FOR_BENCH, set_later, "not built yet"},
+    {"--kernels", NULL, FOR_BENCH, set_kernels,
+     "each kernel's time, calls, GFLOP/s and share of this machine's multiply-add peak"},
+    {"--cpu-time", NULL, FOR_BENCH, set_cpu_time,
+     "the thread's processor time instead of elapsed time, which a busy machine stretches"},
     {"--text", NULL, FOR_INSPECT, set_text, "the graph as read, in ONNX's text syntax"},
     {"--html", "FILE", FOR_INSPECT, set_later, "not built yet"},
     {"--quiet", NULL, FOR_ALL, set_quiet, "no warnings, no progress"},
@@ -236,7 +255,7 @@ void options_help(Command command, FILE *f) {
   for (int i = 0; i < N_OPTIONS; i++)
     if (options[i].commands & command) print_option(&options[i], f);
   if (command & MODEL) print_passes(f);
-  if (command & (FOR_COMPILE | FOR_BENCH | FOR_RUN)) print_targets(f);
+  if (command & (FOR_COMPILE | FOR_BENCH | FOR_RUN | FOR_TUNE)) print_targets(f);
 }
 
 bool options_want_help(int argc, char **argv) {
@@ -245,9 +264,10 @@ bool options_want_help(int argc, char **argv) {
   return false;
 }
 
-static const OptionInfo *find_option(const char *name) {
+/* -o is there more than once: it means another thing to each command. */
+static const OptionInfo *find_option(const char *name, Command command) {
   for (int i = 0; i < N_OPTIONS; i++)
-    if (strcmp(options[i].name, name) == 0) return &options[i];
+    if (strcmp(options[i].name, name) == 0 && (options[i].commands & (unsigned)command)) return &options[i];
   return NULL;
 }
 
@@ -260,9 +280,8 @@ static void read_option(Options *o, Command command, char **argv, int *i) {
     append(o, &o->compile.passes.disabled, &o->compile.passes.n_disabled, name + 5);
     return;
   }
-  const OptionInfo *option = find_option(name);
-  if (!option || !(option->commands & (unsigned)command))
-    usage_error(o, "there is no option %s here; see --help%s", name, "");
+  const OptionInfo *option = find_option(name, command);
+  if (!option) usage_error(o, "there is no option %s here; see --help%s", name, "");
   o->option = option->name;
   if (!option->value) {
     if (equals) usage_error(o, "%s takes no value%s", name, "");
@@ -307,5 +326,6 @@ void options_read(Options *o, Command command, int argc, char **argv) {
       add_argument(o, argv[i]);
   }
   check_options(o);
+  if (o->tune) o->compile.tuning = tuning_read(o->ctx, o->tune, o->compile.target);
   o->compile.model = o->argument[0];
 }

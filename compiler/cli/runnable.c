@@ -20,15 +20,19 @@ Tensor *tensor_read(Options *o, const char *path) {
   return t;
 }
 
-Runnable runnable_build(Ctx *c, Graph *g, const CompileOptions *compile, EngineKind kind) {
+Runnable runnable_build(Ctx *c, Graph *g, const CompileOptions *compile, EngineKind kind, bool traced) {
   CompileOptions o = *compile;
   Runnable r = {.ctx = c, .graph = g, .has_all = g->n_tasks > 1};
   r.folder = o.out = ctx_format(c, "%s/out", temporary_folder(c));
-  if (kind == ENGINE_TCC) o.target = target_find("generic");
+  if (kind == ENGINE_TCC) { /* scalar code, for which other tiles are right */
+    o.target = target_find("generic");
+    o.tuning = NULL;
+  }
   r.program = pipeline_emit(c, g, &o);
   r.output = pipeline_outputs(c, g, &o, &r.n_outputs);
   r.output_file = port_file_names(c, r.output, r.n_outputs);
-  r.engine = engine_open(c, r.folder, name_identifier(c, g->name), kind);
+  r.name = name_identifier(c, g->name);
+  r.engine = engine_open(c, r.folder, r.name, kind, traced);
   return r;
 }
 
@@ -41,11 +45,13 @@ const char *runnable_file(const Runnable *r, const Value *v) {
 Runnable runnable_open(Options *o, const char *model_or_folder) {
   Ctx *c = o->ctx;
   ctx_set_file(c, model_or_folder);
-  if (!is_folder(model_or_folder)) return runnable_build(c, pipeline_graph(c, &o->compile), &o->compile, o->engine);
+  bool traced = o->trace || o->kernels;
+  if (!is_folder(model_or_folder))
+    return runnable_build(c, pipeline_graph(c, &o->compile), &o->compile, o->engine, traced);
   Runnable r = {.ctx = c, .folder = model_or_folder};
-  const char *network = folder_network(c, r.folder);
-  r.has_all = access(ctx_format(c, "%s/%s_all.c", r.folder, network), F_OK) == 0;
-  r.engine = engine_open(c, r.folder, network, o->engine);
+  r.name = folder_network(c, r.folder);
+  r.has_all = access(ctx_format(c, "%s/%s_all.c", r.folder, r.name), F_OK) == 0;
+  r.engine = engine_open(c, r.folder, r.name, o->engine, traced);
   return r;
 }
 
@@ -61,13 +67,17 @@ void argument_pair(Arguments *a, const char *option, const char *value) {
   argument_add(a, value);
 }
 
-void runnable_run(const Runnable *r, const Arguments *a, const char *task, const char *trouble) {
+void runnable_read(const Runnable *r, const Arguments *a, const char *task, const char *trouble, Text *out) {
   Arguments all = {.ctx = a->ctx};
   for (size_t i = 0; i < a->n; i++) argument_add(&all, a->item[i]);
   if (task) argument_pair(&all, "--task", task);
   progress_pause();
-  int status = engine_run(r->engine, all.item, NULL);
+  int status = engine_run(r->engine, all.item, out);
   if (status != 0) ctx_fail_status(r->ctx, status <= EXIT_MACHINE ? (ExitStatus)status : EXIT_MACHINE, "%s", trouble);
+}
+
+void runnable_run(const Runnable *r, const Arguments *a, const char *task, const char *trouble) {
+  runnable_read(r, a, task, trouble, NULL);
 }
 
 const char **runnable_tasks(const Runnable *r, size_t *n) {

@@ -78,6 +78,10 @@ char *emit_kernels_header(Emission *e);
 void emit_weights(Emission *e, Folder *folder);
 char *emit_report(Emission *e);
 
+/* emit/trace.c: N_trace.c, and the numbers of steps (Step.number), which are given before anything is emitted */
+int number_steps(const Schedule *s); /* how many there are */
+char *emit_trace(Emission *e);
+
 /* emit/build.c: the runtime, the driver, Makefile, CMakeLists.txt */
 void emit_build_files(Emission *e, Folder *folder);
 

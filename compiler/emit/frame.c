@@ -48,7 +48,7 @@ char *emit_internal(Emission *e) {
   Columns lines = {.ctx = e->ctx};
   text_add(&t,
            "/* %s_internal.h: what the network's own files share. */\n#ifndef %s_INTERNAL_H\n#define %s_INTERNAL_H\n\n"
-           "#include <math.h>\n\n#include \"%s.h\"\n#include \"%s_kernels.h\"\n\n",
+           "#include <math.h>\n\n#include \"%s.h\"\n#include \"%s_kernels.h\"\n#include \"moecc_rt_trace.h\"\n\n",
            n, N, N, n, n);
   text_add(
       &t, "/* Where a call's memory is: pieces of the arena, and the caller's buffers. */\ntypedef struct %s_frame {\n",

@@ -161,11 +161,18 @@ static void emit_ask(Function *f, const Step *s) {
            unit_reference(f->e, loop->unit), f->local[loop->queue_begin->id], (long long)loop->experts);
 }
 
+/* For traces: from here on it is this step's time. Nothing in ordinary builds (runtime/moecc_rt_trace.h). */
+static void emit_mark(Function *f, const Step *s) { line_add(f->out, "%*sMOECC_STEP(%d);", f->indent, "", s->number); }
+
 /* ---- expert loops ---- */
 
 static void emit_body(Function *f, const Step *s, const char *first, const char *count) {
   f->indent = 4;
-  for (size_t i = 0; i < s->n_body; i++) emit_call(f, &s->body[i], first, count);
+  line_add(f->out, "    MOECC_EXPERT(e, %s);", count);
+  for (size_t i = 0; i < s->n_body; i++) {
+    emit_mark(f, &s->body[i]);
+    emit_call(f, &s->body[i], first, count);
+  }
   f->indent = 2;
   text_add(f->out, "  }\n");
 }
@@ -177,6 +184,7 @@ static void emit_expert_major(Function *f, const Step *s) {
   long long n = (long long)s->experts;
   text_add(t, "\n  /* Expert by expert; the next one with tokens loads meanwhile. */\n");
   line_add(t, "  for (size_t e = moecc_next_expert(%s, 0, %lld), next; e < %lld; e = next) {", begin, n, n);
+  line_add(t, "    MOECC_STEP(%d);", s->number);
   line_add(t, "    next = moecc_next_expert(%s, e + 1, %lld);", begin, n);
   line_add(t, "    const moecc_unit *ahead = next < %lld ? %s : %s;", n, unit,
            unit_reference(f->e, next_unit(f->segment, s)));
@@ -194,6 +202,7 @@ static void emit_token_major(Function *f, const Step *s) {
   long long n = (long long)s->queue_entries;
   text_add(t, "\n  /* Token by token, each with its experts; the next one loads meanwhile. */\n");
   line_add(t, "  for (size_t i = 0; i < %lld; i++) {", n);
+  line_add(t, "    MOECC_STEP(%d);", s->number);
   line_add(t, "    const moecc_unit *ahead = i + 1 < %lld ? %s : %s;", n, unit,
            unit_reference(f->e, next_unit(f->segment, s)));
   line_add(t, "    const size_t e = %s[i], next = i + 1 < %lld ? %s[i + 1] : 0;", chosen, n, chosen);
@@ -212,6 +221,7 @@ static void emit_step(Function *f, const Step *s) {
       emit_expert_major(f, s);
     return;
   }
+  emit_mark(f, s);
   if (s->unit) emit_take(f, s);
   emit_call(f, s, NULL, NULL);
   emit_ask(f, s);

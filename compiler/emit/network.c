@@ -111,8 +111,8 @@ static void name_ports(Emission *e) {
 }
 
 static void name_tasks(Emission *e) {
-  static const char *const taken[] = {"init",    "close",   "all",  "trunk",    "frame",
-                                      "kernels", "weights", "main", "internal", "h"};
+  static const char *const taken[] = {"init",    "close", "all",      "trunk", "frame",       "kernels",
+                                      "weights", "main",  "internal", "h",     "trace_steps", "trace_count"};
   Ctx *c = e->ctx;
   const Graph *g = e->program->graph;
   NameSet *ids = names_new(c), *files = names_new(c);
@@ -170,6 +170,7 @@ void emit_network(Program *p, Schedule *s, Folder *folder, const char *name, Wei
   name_tasks(&e);
   name_layers(&e);
   place_weights(&e);
+  number_steps(e.schedule);
   folder_text(folder, ctx_format(c, "%s.h", e.name), emit_interface(&e));
   folder_text(folder, ctx_format(c, "%s_internal.h", e.name), emit_internal(&e));
   folder_text(folder, ctx_format(c, "%s.c", e.name), emit_core(&e));
@@ -178,6 +179,7 @@ void emit_network(Program *p, Schedule *s, Folder *folder, const char *name, Wei
   if (e.n_tasks > 1) folder_text(folder, ctx_format(c, "%s_all.c", e.name), emit_all(&e));
   folder_text(folder, ctx_format(c, "%s_kernels.h", e.name), emit_kernels_header(&e));
   folder_text(folder, ctx_format(c, "%s_kernels.c", e.name), emit_kernels(&e));
+  folder_text(folder, ctx_format(c, "%s_trace.c", e.name), emit_trace(&e));
   emit_weights(&e, folder);
   emit_build_files(&e, folder);
   folder_text(folder, "report.json", emit_report(&e));

@@ -16,6 +16,12 @@ static int64_t step_macs(const Step *s) {
   return macs;
 }
 
+static int64_t step_bytes(const Step *s) {
+  int64_t bytes = s->bytes;
+  for (size_t i = 0; i < s->n_body; i++) bytes += s->body[i].bytes;
+  return bytes;
+}
+
 static int64_t task_macs(const Emission *e, size_t task) {
   int64_t macs = 0;
   for (const Step *s = e->program->first; s; s = s->next)
@@ -103,8 +109,8 @@ static void add_memory(Emission *e, Text *t, size_t task, const Peak *peak) {
 }
 
 static void add_step(Emission *e, Text *t, const Step *s) {
-  text_add(t, "        {\"layer\": %s, \"node\": %s, \"operator\": %s, \"kernel\": ", quoted(e->ctx, s->layer),
-           quoted(e->ctx, s->node->name),
+  text_add(t, "        {\"step\": %d, \"layer\": %s, \"node\": %s, \"operator\": %s, \"kernel\": ", s->number,
+           quoted(e->ctx, s->layer), quoted(e->ctx, s->node->name),
            quoted(e->ctx, s->node->op_type ? s->node->op_type : op_info(s->node->op)->name));
   if (s->kind == STEP_CALL) {
     text_add(t, "%s", quoted(e->ctx, s->kernel->name));
@@ -113,7 +119,7 @@ static void add_step(Emission *e, Text *t, const Step *s) {
     for (size_t i = 0; i < s->n_body; i++) text_add(t, "%s%s", i ? ", " : "", quoted(e->ctx, s->body[i].kernel->name));
     text_add(t, "]");
   }
-  text_add(t, ", \"macs\": %lld", (long long)step_macs(s));
+  text_add(t, ", \"macs\": %lld, \"moved_bytes\": %lld", (long long)step_macs(s), (long long)step_bytes(s));
   if (s->unit)
     text_add(t, ", \"unit\": %s, \"bytes\": %llu", quoted(e->ctx, s->unit->name),
              (unsigned long long)e->pack[s->unit->id].bytes);

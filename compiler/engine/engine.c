@@ -26,6 +26,7 @@ struct Engine {
   const char **source;
   size_t n_sources, cap_sources; /* .c, .h, .S, and the .bin that a .S includes */
   bool assembly;
+  bool traced; /* built with MOECC_TRACE */
 };
 
 /* ---- what is in the folder ---- */
@@ -177,6 +178,7 @@ static void build_with_compiler(Engine *e) {
   check_machine(e);
   Text version = {.ctx = c}, messages = {.ctx = c};
   const char *compiler = engine_compiler(c, &version), *flags = folder_setting(c, e->folder, "TARGET_FLAGS");
+  if (e->traced) flags = ctx_format(c, "%s -DMOECC_TRACE", flags);
   uint64_t hash = source_hash(e, &version, flags);
   e->program = ctx_format(c, "%s/%s-%016llx", cache_folder(c), e->name, (unsigned long long)hash);
   if (access(e->program, X_OK) == 0) return;
@@ -215,6 +217,7 @@ static void run_tcc(void *arg) {
   tcc_set_options(s, "-w");
   tcc_set_output_type(s, TCC_OUTPUT_MEMORY);
   tcc_add_include_path(s, e->folder);
+  if (e->traced) tcc_define_symbol(s, "MOECC_TRACE", "1");
   for (size_t i = 0; i < e->n_sources; i++)
     if (ends_with(e->source[i], ".c") && tcc_add_file(s, e->source[i]) != 0) _exit(EXIT_MACHINE);
   tcc_add_library(s, "m");
@@ -234,9 +237,9 @@ static void check_tcc(const Engine *e) {
 
 /* ---- engines ---- */
 
-Engine *engine_open(Ctx *c, const char *folder, const char *name, EngineKind kind) {
+Engine *engine_open(Ctx *c, const char *folder, const char *name, EngineKind kind, bool traced) {
   Engine *e = ctx_alloc(c, sizeof *e);
-  *e = (Engine){.ctx = c, .kind = kind, .folder = folder, .name = name};
+  *e = (Engine){.ctx = c, .kind = kind, .folder = folder, .name = name, .traced = traced};
   list_sources(e);
   if (kind == ENGINE_CC)
     build_with_compiler(e);

@@ -7,9 +7,10 @@
 typedef enum { ENGINE_CC, ENGINE_TCC } EngineKind;
 typedef struct Engine Engine;
 
-/* Builds the driver of an emitted folder; name: the network's identifier. With ENGINE_CC what was built is kept in the
- * user's cache folder, keyed by content. Leaves with EXIT_MACHINE if there is no compiler or it fails. */
-Engine *engine_open(Ctx *c, const char *folder, const char *name, EngineKind kind);
+/* Builds the driver of an emitted folder; name: the network's identifier; traced: with MOECC_TRACE. With ENGINE_CC what
+ * was built is kept in the user's cache folder, keyed by content. Leaves with EXIT_MACHINE if there is no compiler or it
+ * fails. */
+Engine *engine_open(Ctx *c, const char *folder, const char *name, EngineKind kind, bool traced);
 /* Runs the driver with arguments (NULL behind the last), its stdout being appended to *out (NULL: goes to ours).
  * Returns the driver's exit status; its messages go to our stderr. */
 int engine_run(Engine *e, const char *const *arguments, Text *out);

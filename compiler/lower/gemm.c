@@ -11,17 +11,24 @@ enum { MOST_ROWS = 14, MOST_VECTORS = 4 }; /* as in runtime/moecc_gemm.h */
 static int64_t up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 /* Cycles for one step of k over the whole result: a tile does rows * vectors multiply-adds at two a cycle, as many
- * loads as it has rows and vectors at two a cycle, and cannot be faster than a multiply-add's latency. */
+ * loads as it has rows and vectors at two a cycle, and cannot be faster than a multiply-add's latency. Each vector of
+ * the panel comes from L2; a row pointer beyond those that find a register costs a load of its own. */
 static double tile_cost(const Target *t, int mr, int vectors, int64_t rows, int64_t columns) {
+  enum { POINTERS = 10 };
   int64_t tiles = up(rows, mr), panels = up(columns, (int64_t)vectors * t->lanes), r = up(rows, tiles);
   double fma = 0.5 * (double)(r * vectors), loads = 0.5 * (double)(r + vectors);
   double cycles = fma > loads ? fma : loads;
   if (cycles < 4) cycles = 4;
+  cycles += 0.5 * vectors + 0.05 * (double)r + (r > POINTERS ? 0.4 * (double)(r - POINTERS) : 0);
   return (double)(tiles * panels) * (cycles + 0.5);
 }
 
-Tile gemm_tile(const Target *t, int64_t rows, int64_t columns) {
-  Tile best = {1, t->lanes};
+double gemm_cost(const Target *t, Tile tile, int64_t rows, int64_t columns) {
+  return tile_cost(t, tile.mr, tile.nr / t->lanes, rows, columns);
+}
+
+Tile gemm_tile_model(const Target *t, int64_t rows, int64_t columns) {
+  Tile best = {.mr = 1, .nr = t->lanes};
   double least = -1;
   for (int vectors = 1; vectors <= MOST_VECTORS; vectors++) {
     int mr = (t->registers - 1 - vectors) / vectors;
@@ -30,7 +37,7 @@ Tile gemm_tile(const Target *t, int64_t rows, int64_t columns) {
     double cost = tile_cost(t, mr, vectors, rows, columns);
     if (least >= 0 && cost >= least) continue;
     least = cost;
-    best = (Tile){mr, vectors * t->lanes};
+    best = (Tile){.mr = mr, .nr = vectors * t->lanes};
   }
   return best;
 }
@@ -38,7 +45,18 @@ Tile gemm_tile(const Target *t, int64_t rows, int64_t columns) {
 int64_t gemm_block(const Target *t, Tile tile, int64_t rows, int64_t length, int64_t columns) {
   int64_t block = t->l2 / 2 / 4 / (length > 0 ? length : 1), panels = up(columns, tile.nr);
   while (block > 4 * tile.mr && up(rows, block) * panels < 32) block /= 2;
+  if (tile.block) block = block * tile.block / 100;
   return block < tile.mr ? tile.mr : up(block, tile.mr) * tile.mr;
+}
+
+/* Where neither all of x nor all of the weights stay in half the L2 cache, k is cut so that x comes nearer to it: the
+ * weights are then read less often. */
+int64_t gemm_depth(const Target *t, int64_t rows, Matrix m) {
+  enum { SHORTEST = 256 };
+  int64_t room = t->l2 / 2 / 4, pieces = up(rows * m.k, room);
+  if (m.k * m.n <= room) return m.k;
+  if (pieces > m.k / SHORTEST) pieces = m.k / SHORTEST;
+  return pieces > 1 ? up(m.k, pieces) : m.k;
 }
 
 /* ---- weights --------------------------------------------------------------------------------------------------------
@@ -209,8 +227,13 @@ Kernel *gemm_kernel(Program *p, const char *template, Tile tile, const Epilogue 
 
 Step *gemm_matmul(Program *p, const Node *n, const View *x, const Tensor *w, Matrix m, const View *y,
                   const Epilogue *e) {
+  return gemm_matmul_rows(p, n, x, w, m, y, m.n, e);
+}
+
+Step *gemm_matmul_rows(Program *p, const Node *n, const View *x, const Tensor *w, Matrix m, const View *y,
+                       int64_t y_row, const Epilogue *e) {
   int64_t rows = x->dim[0];
-  Tile tile = gemm_tile(p->target, rows, m.n);
+  Tile tile = gemm_tile(p, "matmul", rows, m.n, m.k);
   Step *s = low_call(p, n, gemm_kernel(p, "matmul", tile, e));
   s->macs = rows * m.n * m.k;
   low_read(s, x);
@@ -218,10 +241,11 @@ Step *gemm_matmul(Program *p, const Node *n, const View *x, const Tensor *w, Mat
   low_write(s, y);
   low_operands(s, e);
   low_size(s, rows > 1 ? x->stride[0] : m.k);
-  low_size(s, m.n);
+  low_size(s, y_row);
   low_size(s, rows);
   low_size(s, m.k);
   low_size(s, m.n);
-  low_size(s, gemm_block(p->target, tile, rows, m.k, m.n));
+  low_size(s, gemm_depth(p->target, rows, m));
+  low_size(s, gemm_block(p->target, tile, rows, gemm_depth(p->target, rows, m), m.n));
   return s;
 }

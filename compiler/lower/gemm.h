@@ -8,9 +8,15 @@
 /* Rows and columns of a tile; columns is also the width of the weight panels. */
 typedef struct {
   int mr, nr;
+  int block; /* rows of a block in percent of what gemm_block says otherwise; 0: just that */
 } Tile;
-/* The tile for so many rows and columns: the one that takes the fewest cycles by a small model of the target. */
-Tile gemm_tile(const Target *t, int64_t rows, int64_t columns);
+/* The tile for a product of so many rows and columns, each a sum of `depth`, in a kernel (its template's name), which
+ * is called next: as measured (lower/tuning.h) if it was, else by the model. */
+Tile gemm_tile(Program *p, const char *kernel, int64_t rows, int64_t columns, int64_t depth);
+/* The one that takes the fewest cycles by a small model of the target. */
+Tile gemm_tile_model(const Target *t, int64_t rows, int64_t columns);
+/* Cycles, by that model, for one step of the sums of so many rows and columns. */
+double gemm_cost(const Target *t, Tile tile, int64_t rows, int64_t columns);
 /* Rows of `length` floats that share a panel before the next is read: what half the L2 cache holds, and few enough that
  * threads find work. */
 int64_t gemm_block(const Target *t, Tile tile, int64_t rows, int64_t length, int64_t columns);
@@ -21,6 +27,8 @@ int64_t gemm_block(const Target *t, Tile tile, int64_t rows, int64_t length, int
 typedef struct {
   int64_t k, n, k_stride, n_stride, offset;
 } Matrix;
+/* How much of k the kernel `matmul` works on at a time. */
+int64_t gemm_depth(const Target *t, int64_t rows, Matrix m);
 void gemm_weight(Program *p, Step *s, const Tensor *source, Matrix m, Tile tile);
 int64_t gemm_panel_bytes(Matrix m, Tile tile);
 /* The same for a convolution's weights [groups * n][c][taps]: row tap * c_count + c of each group's panels. */
@@ -34,6 +42,9 @@ float gemm_number(const Tensor *t, int64_t i);
 /* y = epilogue(x W): a step of the kernel `matmul` for n. x: rows by k, rows dense (view of rank 2); y: dense. */
 Step *gemm_matmul(Program *p, const Node *n, const View *x, const Tensor *w, Matrix m, const View *y,
                   const Epilogue *e);
+/* The same with rows of y that are y_row elements apart. */
+Step *gemm_matmul_rows(Program *p, const Node *n, const View *x, const Tensor *w, Matrix m, const View *y,
+                       int64_t y_row, const Epilogue *e);
 /* For kernels without an epilogue: if n carries an expression, lowers n without it into a value of its own by `lower`,
  * then the expression as an elementwise chain, and returns true. */
 bool gemm_unfused(Program *p, Node *n, void (*lower)(Program *p, Node *n));
@@ -41,6 +52,9 @@ bool gemm_unfused(Program *p, Node *n, void (*lower)(Program *p, Node *n));
 Kernel *gemm_kernel(Program *p, const char *template, Tile tile, const Epilogue *e);
 /* A value of the graph that stands for a view: what an expression's operand has to be. */
 Value *gemm_value(Program *p, const View *w);
+/* The epilogue of a convolution (operands x, weights, bias or none), channels innermost: the bias, then its expression
+ * (lower_conv.c). */
+Epilogue conv_epilogue(Program *p, Node *n);
 /* A copy of n whose expression works on `scale` * result + bias (bias NULL: none), then does what n's own did. */
 Node *gemm_with_bias(Program *p, Node *n, double scale, const View *bias);
 

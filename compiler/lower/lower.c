@@ -1,5 +1,6 @@
 /* The driver of lowering, and what every lowering uses: storages, views of values, steps and their arguments. */
 #include "lower/lower.h"
+#include "lower/tuning.h"
 
 #include <string.h>
 
@@ -148,9 +149,15 @@ static Step *add_step(Program *p, const Node *n, enum StepKind kind) {
   return s;
 }
 
+/* A tile is asked for just before the call that it is for; copies of operands may come between. */
+static const struct TileRequest *tile_of(const Program *p, const Kernel *k) {
+  return p->wants_tile && strcmp(p->wants_tile->kernel, k->template) == 0 ? p->wants_tile : NULL;
+}
+
 Step *low_call(Program *p, const Node *n, Kernel *k) {
   Step *s = add_step(p, n, STEP_CALL);
   s->kernel = k;
+  s->tile = tile_of(p, k);
   return s;
 }
 
@@ -167,6 +174,7 @@ Step *low_body_call(Program *p, Step *loop, Kernel *k) {
   if (loop->n_body == MAX_BODY) ctx_fail(p->ctx, loop->node, "internal error: too many calls in an expert loop");
   Step *s = &loop->body[loop->n_body++];
   *s = (Step){.kind = STEP_CALL, .program = p, .kernel = k, .node = loop->node, .tasks = loop->tasks, .loop = loop};
+  s->tile = tile_of(p, k);
   return s;
 }
 
@@ -191,6 +199,7 @@ static Unit *unit_of(Program *p, Step *s) {
 
 static int64_t add_part(Program *p, Step *s, UnitPart part) {
   Unit *u = unit_of(p, s);
+  s->weight_bytes += part.bytes;
   for (size_t i = 0; i < u->n_parts; i++) /* the same tensor twice in a step is stored once */
     if (u->part[i].source == part.source && u->part[i].layout == part.layout && u->part[i].write == part.write &&
         memcmp(u->part[i].param, part.param, sizeof part.param) == 0)
@@ -207,7 +216,15 @@ static void write_copy(const UnitPart *part, int64_t expert, void *dst) {
   if (part->bytes) memcpy(dst, part->source->data, (size_t)part->bytes);
 }
 
+/* Bytes of the elements that a view shows, those of broadcast dimensions once. */
+static int64_t view_bytes(const View *w) {
+  int64_t bytes = (int64_t)dtype_size(w->dtype);
+  for (int i = 0; i < w->rank; i++) bytes *= w->stride[i] || !w->dim[i] ? w->dim[i] : 1;
+  return bytes;
+}
+
 static Arg pointer_arg(Step *s, ArgKind kind, const View *w) {
+  if (!w->constant) s->bytes += view_bytes(w) * (kind == ARG_UPDATE ? 2 : 1);
   if (!w->constant) return (Arg){.kind = kind, .dtype = w->dtype, .storage = w->storage, .offset = w->offset};
   UnitPart part = {.bytes = (int64_t)w->constant->bytes, .write = write_copy, .source = w->constant};
   int64_t offset = add_part(s->program, s, part) + w->offset * (int64_t)dtype_size(w->dtype);

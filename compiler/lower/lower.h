@@ -139,7 +139,11 @@ typedef struct Step {
   const Node *node;  /* the node it came from */
   const char *layer; /* function it is emitted into */
   uint64_t tasks;
-  int64_t macs; /* multiply-adds, for the report */
+  int64_t macs;                   /* multiply-adds, for the report */
+  int64_t bytes;                  /* read and written in a call, without weights */
+  int64_t weight_bytes;           /* read of its unit each time it runs */
+  int number;                     /* from 1 on, as emitted; a loop comes before its body */
+  const struct TileRequest *tile; /* the request for its kernel's tile, or NULL: lower/tuning.h */
   /* STEP_EXPERTS: for each expert with a non-empty queue, ascending: the body's calls, with its unit */
   struct Step *body;
   size_t n_body;
@@ -158,6 +162,8 @@ typedef struct Program {
   Graph *graph;
   const Target *target;
   bool moe_token_major;
+  const struct Tuning *tuning;          /* measured tiles, or NULL */
+  const struct TileRequest *wants_tile; /* the last request, for the next call of its kernel */
   Step *first, *last;
   int n_steps;
   Storage **storage;
@@ -203,7 +209,11 @@ void view_order(const View *w, int *order);
 /* Outputs of the node being lowered. order NULL: row-major. A graph output is always row-major in the caller's buffer:
  * if another order is asked for, a copy is added at the end by the driver. */
 View low_output(Program *p, Value *v, const int *order);
-void low_alias(Program *p, Value *v, View w);                        /* v is seen through w; no step */
+/* The same for kernels that write rows, along the last dimension of `order`, *pitch elements apart: what only becomes a
+ * part of a Concat's result is put there (lower/place.c). */
+View low_output_rows(Program *p, Value *v, const int *order, int64_t *pitch);
+bool low_in_place(Program *p, const Node *n, int i); /* input i of the Concat n already is where it belongs */
+void low_alias(Program *p, Value *v, View w);        /* v is seen through w; no step */
 View low_temp(Program *p, const char *name, DType t, int64_t count); /* a row of elements that later steps read too */
 
 /* Kernels: found if the same template and holes were instantiated before, else made. `name` follows the naming grammar;

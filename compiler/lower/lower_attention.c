@@ -5,9 +5,47 @@
 #include <math.h>
 #include <string.h>
 
-/* The tile for q k' and softmax v together: both have the queries as rows, keys or the head's width as columns. */
-static Tile attention_tile(const Target *t, int64_t queries, int64_t keys, int64_t width) {
-  return gemm_tile(t, queries, width < keys ? width : keys);
+static int64_t up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/* How the kernel goes about it: tiles for q k' and for softmax times v, both with queries as rows, the queries that it
+ * takes at a time, and where things lie in a thread's scratch. */
+typedef struct {
+  Tile score, value;
+  int64_t block, score_row, scratch;
+} Plan;
+
+/* Cycles for all queries, `block` at a time. A tile costs its sums going in and out of registers, too. */
+static double plan_cost(const Target *t, const Plan *plan, const int64_t *table, int64_t block) {
+  enum { START = 40 };
+  int64_t queries = table[2], keys = table[3], depth = table[4], width = table[5];
+  int64_t blocks = up(queries, block), rows = up(queries, blocks);
+  double starts = (double)(up(rows, plan->score.mr) * up(keys, plan->score.nr) +
+                           up(rows, plan->value.mr) * up(width, plan->value.nr));
+  return (double)blocks * ((double)depth * gemm_cost(t, plan->score, rows, keys) +
+                           (double)keys * gemm_cost(t, plan->value, rows, width) + START * starts);
+}
+
+/* Scores of a block stay in most of L1 if they can; rows must not all begin in the same set of it. */
+static Plan plan_attention(Program *p, const int64_t *table) {
+  enum { WAY = 4096 };
+  const Target *t = p->target;
+  int64_t queries = table[2], keys = table[3], depth = table[4], width = table[5];
+  Plan plan = {.score = gemm_tile(p, "attention", queries, keys, depth), .value = gemm_tile_model(t, queries, width)};
+  plan.score_row = round_up(keys, plan.score.nr);
+  if (plan.score_row * 4 % WAY == 0) plan.score_row += round_up(16, t->lanes);
+  int64_t most = t->l1 * 3 / 4 / (plan.score_row * 4);
+  if (most < plan.score.mr) most = plan.score.mr;
+  if (most > 64) most = 64;
+  double least = -1;
+  for (int64_t block = 1; block <= most; block++) {
+    double cost = plan_cost(t, &plan, table, block);
+    if (least >= 0 && cost >= least) continue;
+    least = cost;
+    plan.block = block;
+  }
+  int64_t packed = round_up(keys, plan.score.nr) * depth + round_up(width, plan.value.nr) * keys;
+  plan.scratch = round_up(packed + plan.block * (plan.score_row + 1), 16);
+  return plan;
 }
 
 static void put_strides(int64_t *table, const View *w) { memcpy(table, w->stride, 3 * sizeof *table); }
@@ -23,12 +61,14 @@ void lower_attention(Program *p, Node *n) {
   const int64_t head[] = {batches, heads};
   k = view_broadcast(&k, 4, (int64_t[]){head[0], head[1], keys, depth});
   v = view_broadcast(&v, 4, (int64_t[]){head[0], head[1], keys, width});
-  Tile tile = attention_tile(p->target, queries, keys, width);
-  const char *mr = ctx_format(p->ctx, "%d", tile.mr), *nr = ctx_format(p->ctx, "%d", tile.nr);
-  const Hole holes[] = {{"MR", mr}, {"NR", nr}, {0}};
-  Step *s = low_call(p, n, low_kernel(p, "attention", ctx_format(p->ctx, "attention_f32_%sx%s", mr, nr), holes));
-  s->macs = batches * heads * queries * keys * (depth + width);
   int64_t table[7 + 4 * 3 + 4] = {batches, heads, queries, keys, depth, width, node_int(n, "causal", 0)};
+  Plan plan = plan_attention(p, table);
+  const char *mr = ctx_format(p->ctx, "%d", plan.score.mr), *nr = ctx_format(p->ctx, "%d", plan.score.nr);
+  const char *vr = ctx_format(p->ctx, "%d", plan.value.mr), *vn = ctx_format(p->ctx, "%d", plan.value.nr);
+  const Hole holes[] = {{"MR", mr}, {"NR", nr}, {"VR", vr}, {"VN", vn}, {0}};
+  const char *name = ctx_format(p->ctx, "attention_f32_%sx%s_%sx%s", mr, nr, vr, vn);
+  Step *s = low_call(p, n, low_kernel(p, "attention", name, holes));
+  s->macs = batches * heads * queries * keys * (depth + width);
   put_strides(table + 7, &q);
   put_strides(table + 10, &k);
   put_strides(table + 13, &v);
@@ -45,9 +85,10 @@ void lower_attention(Program *p, Node *n) {
     low_null(s, DT_F32);
   }
   low_write(s, &y);
-  int64_t row = round_up(keys, tile.nr), packed = row * depth + round_up(width, tile.nr) * keys;
-  low_scratch(s, DT_F32, batches * heads * packed * 4);
-  low_scratch_each(s, DT_F32, tile.mr * row * 4);
+  low_scratch_each(s, DT_F32, plan.scratch * 4);
   low_table(s, table, sizeof table / sizeof *table);
+  low_size(s, plan.block);
+  low_size(s, plan.score_row);
+  low_size(s, plan.scratch);
   low_float(s, node_float(n, "scale", 1 / sqrt((double)depth)));
 }

@@ -8,7 +8,11 @@
 
 #include <string.h>
 
-enum { FEW_CHANNELS = 16 }; /* below, a copy with its padding in place pays: whole kernel rows become one run */
+enum {
+  FEW_CHANNELS = 16, /* below, a copy with its padding in place pays: whole kernel rows become one run */
+  LONG_K = 1024,     /* above, a panel goes in pieces */
+  PIECE = 512
+};
 
 /* One to three spatial dimensions, aligned at the last (z, y, x); missing ones are of size 1. */
 typedef struct {
@@ -58,7 +62,7 @@ static int64_t positions(const Window *w) { return w->images * w->out[0] * w->ou
 static int64_t all_taps(const Window *w) { return w->taps[0] * w->taps[1] * w->taps[2]; }
 
 /* The fused expression with the bias, which varies along the channels, in front. */
-static Epilogue conv_epilogue(Program *p, Node *n) {
+Epilogue conv_epilogue(Program *p, Node *n) {
   int rank = n->out[0]->shape.rank;
   int64_t dim[MAX_RANK];
   value_dims(p->ctx, n, n->out[0], dim);
@@ -90,9 +94,10 @@ static bool lower_pointwise(Program *p, Node *n, const Window *w, const View *x)
   const int64_t dim[2] = {positions(w), w->c};
   if (!is_pointwise(w) || !view_reshape(&turned, 2, dim, &flat) || flat.stride[0] < 0) return false;
   if (w->c > 1 && flat.stride[1] != 1) return false;
-  View y = low_output(p, n->out[0], CHANNELS_LAST[x->rank - 2]);
+  int64_t pitch;
+  View y = low_output_rows(p, n->out[0], CHANNELS_LAST[x->rank - 2], &pitch);
   Epilogue e = conv_epilogue(p, n);
-  gemm_matmul(p, n, &flat, n->in[1]->tensor, (Matrix){w->c, w->n, 1, w->c, 0}, &y, &e);
+  gemm_matmul_rows(p, n, &flat, n->in[1]->tensor, (Matrix){w->c, w->n, 1, w->c, 0}, &y, pitch, &e);
   return true;
 }
 
@@ -115,8 +120,11 @@ static View pad_lines(Program *p, Node *n, Window *w, const View *x) {
     wide.stride[d] = stride;
     stride *= wide.dim[d];
   }
-  low_fill(p, n, 0, &wide);
   View inner = view_slice(&wide, (int)last, w->pad[2], w->in[2], 1);
+  int64_t behind = w->pad[2] + w->in[2];
+  View sides[2] = {view_slice(&wide, (int)last, 0, w->pad[2], 1),
+                   view_slice(&wide, (int)last, behind, width - behind, 1)};
+  for (int i = 0; i < 2; i++) low_fill(p, n, 0, &sides[i]);
   low_copy(p, n, x, &inner);
   w->in[2] = width;
   w->pad[2] = 0;
@@ -136,13 +144,26 @@ static void conv_table(const Window *w, int from, int64_t *table) {
     for (int d = from; d < 3; d++) *t++ = lists[l][d];
 }
 
-static void lower_implicit(Program *p, Node *n, Window w, View x) {
-  if (w.groups == 1 && w.c < FEW_CHANNELS && w.taps[2] > 1 && w.step[2] == 1 && w.padded_x) x = pad_lines(p, n, &w, &x);
-  set_x(&w, &x);
-  int64_t taps = all_taps(&w), macs = positions(&w) * w.groups * w.n * taps * w.c, c = w.c, length = w.c;
-  View y = low_output(p, n->out[0], CHANNELS_LAST[x.rank - 2]);
-  Epilogue e = conv_epilogue(p, n);
-  Tile tile = gemm_tile(p->target, positions(&w), w.n);
+/* The result of a step: pixels of y, `pitch` elements apart, and how the window's outputs are numbered among them. */
+typedef struct {
+  View y;
+  int64_t pitch, first, step[4]; /* step: image, z, y, x */
+  bool more;                     /* another step has begun to write it */
+} Pixels;
+
+/* All pixels of y in turn. */
+static Pixels all_pixels(Program *p, const Node *n, const Window *w) {
+  Pixels out = {.step = {w->out[0] * w->out[1] * w->out[2], w->out[1] * w->out[2], w->out[2], 1}};
+  out.y = low_output_rows(p, n->out[0], CHANNELS_LAST[n->out[0]->shape.rank - 2], &out.pitch);
+  return out;
+}
+
+/* A step of the kernel `conv`; the weights are [groups n][c][taps]. */
+static void conv_step(Program *p, const Node *n, Window w, const View *x, const Tensor *weights, const Pixels *out,
+                      const Epilogue *e) {
+  enum { SHAPE = 23, NUMBERS = 5 };
+  int64_t taps = all_taps(&w), macs = positions(&w) * w.groups * w.n * taps * w.c, length = w.c;
+  Tile tile = gemm_tile(p, "conv", positions(&w), w.n, taps * w.c);
   if (w.groups == 1 && w.step[2] == 1 && !w.padded_x && w.in_stride[2] == w.c) { /* a kernel row is one run */
     length = w.taps[2] * w.c;
     w.taps[2] = 1;
@@ -151,55 +172,192 @@ static void lower_implicit(Program *p, Node *n, Window w, View x) {
       gemm_block(p->target, tile, positions(&w), w.c * w.groups * w.stride[1] * w.stride[2], w.n * w.groups);
   int64_t pointers = all_taps(&w), most = p->target->l2 / 4 / 8 / pointers;
   if (block > most) block = most > tile.mr ? most : tile.mr;
-  int64_t scratch = round_up((block * pointers + length / 2 + 1) * 8, 64), table[23];
+  int64_t k = pointers * length, depth = k <= LONG_K ? k : PIECE, sums = depth < k ? block : tile.mr;
+  int64_t scratch = round_up(block * (pointers + 1) * 8 + round_up(length, 16) * 4 + sums * tile.nr * 4, 64);
+  int64_t table[SHAPE + NUMBERS];
   conv_table(&w, 0, table);
-  Step *s = low_call(p, n, gemm_kernel(p, "conv", tile, &e));
+  table[SHAPE] = out->first;
+  memcpy(table + SHAPE + 1, out->step, sizeof out->step);
+  Step *s = low_call(p, n, gemm_kernel(p, "conv", tile, e));
   s->macs = macs;
-  low_read(s, &x);
-  gemm_conv_weight(p, s, n->in[1]->tensor, w.groups, w.n, c, taps, tile);
-  low_write(s, &y);
-  low_operands(s, &e);
+  low_read(s, x);
+  gemm_conv_weight(p, s, weights, w.groups, w.n, w.c, taps, tile);
+  if (out->more || out->pitch != w.groups * w.n)
+    low_update(s, &out->y);
+  else
+    low_write(s, &out->y);
+  low_operands(s, e);
   low_scratch_each(s, DT_I64, scratch);
   low_size(s, scratch / 8);
-  low_table(s, table, 23);
+  low_table(s, table, SHAPE + NUMBERS);
+  low_size(s, out->pitch);
   low_size(s, length);
-  low_size(s, c);
+  low_size(s, w.c);
   low_size(s, w.groups);
   low_size(s, w.n);
+  low_size(s, depth);
   low_size(s, block);
+}
+
+static void lower_implicit(Program *p, Node *n, Window w, View x) {
+  if (w.groups == 1 && w.c < FEW_CHANNELS && w.taps[2] > 1 && w.step[2] == 1 && w.padded_x) x = pad_lines(p, n, &w, &x);
+  set_x(&w, &x);
+  Pixels out = all_pixels(p, n, &w);
+  Epilogue e = conv_epilogue(p, n);
+  conv_step(p, n, w, &x, n->in[1]->tensor, &out, &e);
+}
+
+/* ---- transposed: each of the stride's phases is a convolution ---------------------------------------------------- */
+
+/* Outputs phase, phase + stride, … of one dimension: o + pad - t * step = stride * i for the taps t = first, first +
+ * period, …, and from one of them to the next i goes back by the same. */
+typedef struct {
+  int64_t count, taps, first, period, at; /* outputs, taps; at: the input of output 0 and tap `first` */
+} Phase;
+
+static Phase phase_of(const Window *w, int d, int64_t phase) {
+  Phase f = {.count = (w->out[d] - phase + w->stride[d] - 1) / w->stride[d]};
+  for (int64_t t = 0, last = -1; t < w->taps[d]; t++) {
+    int64_t from = phase + w->pad[d] - t * w->step[d];
+    if (from % w->stride[d]) continue;
+    if (f.taps++ == 0) {
+      f.first = t;
+      f.at = from / w->stride[d];
+    } else if (last >= 0 && f.period == 0)
+      f.period = t - last;
+    last = t;
+  }
+  return f;
+}
+
+/* The weights [groups c][n][taps] of some phases as [groups n][c][their taps]; without taps: one that is 0. */
+static const Tensor *phase_weights(Program *p, const Window *w, const Tensor *source, const Phase *f) {
+  int64_t taps = 1, count;
+  for (int d = 0; d < 3; d++) taps *= f[d].taps;
+  count = w->groups * w->n * w->c * (taps ? taps : 1);
+  Tensor *t = tensor_new(p->ctx, DT_F32, 1, &count, NULL);
+  float *out = tensor_writable(t);
+  if (taps == 0) memset(out, 0, (size_t)count * sizeof *out);
+  for (int64_t o = 0; taps && o < w->groups * w->n; o++)
+    for (int64_t c = 0; c < w->c; c++)
+      for (int64_t i = 0; i < taps; i++) {
+        const int64_t at[3] = {i / f[2].taps / f[1].taps, i / f[2].taps % f[1].taps, i % f[2].taps};
+        int64_t from = (o / w->n * w->c + c) * w->n + o % w->n;
+        for (int d = 0; d < 3; d++) from = from * w->taps[d] + f[d].first + at[d] * f[d].period;
+        *out++ = gemm_number(source, from);
+      }
+  return t;
+}
+
+static void lower_phase(Program *p, const Node *n, const Window *w, const View *x, const int64_t *phase, Pixels *out,
+                        const Epilogue *e) {
+  Window here = *w;
+  Phase f[3];
+  for (int d = 0; d < 3; d++) {
+    f[d] = phase_of(w, d, phase[d]);
+    if (f[d].count <= 0) return;
+  }
+  out->first = 0;
+  for (int d = 0; d < 3; d++) {
+    out->first = out->first * w->out[d] + phase[d];
+    here.out[d] = f[d].count;
+    here.stride[d] = 1;
+    here.taps[d] = f[d].taps;
+    here.step[d] = f[d].taps > 1 ? -(f[d].period * w->step[d] / w->stride[d]) : 1;
+    here.pad[d] = -f[d].at;
+  }
+  if (all_taps(&here) == 0) /* one tap outside of x */
+    for (int d = 0; d < 3; d++) here.in[d] = 0, here.taps[d] = here.step[d] = 1;
+  here.padded_x = true;
+  conv_step(p, n, here, x, phase_weights(p, w, n->in[1]->tensor, f), out, e);
+  out->more = true;
+}
+
+static void lower_phases(Program *p, Node *n) {
+  View x = low_view(p, n->in[0]);
+  if (x.dim[1] > 1 && x.stride[1] != 1) x = low_order(p, n->in[0], CHANNELS_LAST[x.rank - 2]);
+  Window w = window_of(p, n);
+  set_x(&w, &x);
+  Pixels out = all_pixels(p, n, &w);
+  int64_t plane = out.step[1], line = out.step[2];
+  out.step[1] = w.stride[0] * plane;
+  out.step[2] = w.stride[1] * line;
+  out.step[3] = w.stride[2];
+  Epilogue e = conv_epilogue(p, n);
+  int64_t phase[3];
+  for (phase[0] = 0; phase[0] < w.stride[0]; phase[0]++)
+    for (phase[1] = 0; phase[1] < w.stride[1]; phase[1]++)
+      for (phase[2] = 0; phase[2] < w.stride[2]; phase[2]++) lower_phase(p, n, &w, &x, phase, &out, &e);
 }
 
 /* ---- depthwise --------------------------------------------------------------------------------------------------- */
 
+/* For each vector of channels all taps, the last vector filled up with zeros; one vector: a row of channels per tap. */
 static void write_depthwise(const UnitPart *part, int64_t expert, void *dst) {
   (void)expert;
-  int64_t channels = part->param[0], taps = part->param[1], row = part->param[2];
+  int64_t channels = part->param[0], taps = part->param[1], vector = part->param[2];
   float *out = dst;
-  for (int64_t t = 0; t < taps; t++, out += row)
-    for (int64_t c = 0; c < channels; c++) out[c] = gemm_number(part->source, c * taps + t);
+  for (int64_t from = 0; from < channels; from += vector)
+    for (int64_t t = 0; t < taps; t++, out += vector)
+      for (int64_t c = from; c < channels && c < from + vector; c++)
+        out[c - from] = gemm_number(part->source, c * taps + t);
+}
+
+/* How conv_depthwise_tile goes about it: outputs of a line that a tile holds, lines whose input the cache holds. */
+typedef struct {
+  int64_t pixels, band, columns, lines;
+} DepthwiseTile;
+
+/* False: kernel rows that are dilated or too long, or lines too long for a table of their pixels. */
+static bool depthwise_tile(const Target *t, const Window *w, DepthwiseTile *d) {
+  enum { MOST_PIXELS = 14, LONGEST_ROW = 9 };
+  if (t->lanes == 1 || w->taps[2] > LONGEST_ROW || (w->taps[2] > 1 && w->step[2] != 1)) return false;
+  int64_t most = t->registers - w->taps[2] - 1, c = w->groups;
+  if (most > MOST_PIXELS) most = MOST_PIXELS;
+  int64_t tiles = (w->out[2] + most - 1) / most;
+  d->pixels = (w->out[2] + tiles - 1) / tiles;
+  d->columns = (tiles * d->pixels - 1) * w->stride[2] + w->taps[2];
+  for (d->band = w->out[1];; d->band = (d->band + 1) / 2) {
+    d->lines = (d->band - 1) * w->stride[1] + (w->taps[1] - 1) * w->step[1] + 1;
+    if (d->band == 1 || (d->lines * w->in[2] * c * 4 <= t->l2 / 4 && d->lines * d->columns * 8 <= t->l2 / 16)) break;
+  }
+  return d->lines * d->columns * 8 <= t->l2 / 8;
+}
+
+static Kernel *depthwise_kernel(Program *p, const Window *w, const DepthwiseTile *tile, const Epilogue *e) {
+  Ctx *c = p->ctx;
+  const Hole epilogue = e->function ? (Hole){"EPILOGUE", e->function} : (Hole){0};
+  const Hole plain[] = {epilogue, {0}};
+  if (!tile) return low_kernel(p, "conv_depthwise", ctx_format(c, "conv_depthwise_f32%s", e->suffix), plain);
+  const char *taps = ctx_format(c, "%d", (int)w->taps[2]), *stride = ctx_format(c, "%d", (int)w->stride[2]);
+  const char *pixels = ctx_format(c, "%d", (int)tile->pixels);
+  const Hole holes[] = {{"TAPS", taps}, {"STRIDE", stride}, {"PIXELS", pixels}, epilogue, {0}};
+  const char *name = ctx_format(c, "conv_depthwise_f32_%ss%sx%s%s", taps, stride, pixels, e->suffix);
+  return low_kernel(p, "conv_depthwise_tile", name, holes);
 }
 
 static void lower_depthwise(Program *p, Node *n, const Window *w, const View *x) {
   enum { PIXELS = 8 };
+  DepthwiseTile tile;
+  bool tiled = depthwise_tile(p->target, w, &tile);
   int64_t taps = all_taps(w), row = round_up(w->groups, p->target->lanes), table[16];
   View y = low_output(p, n->out[0], CHANNELS_LAST[x->rank - 2]);
   Epilogue e = conv_epilogue(p, n);
-  const Hole holes[] = {e.function ? (Hole){"EPILOGUE", e.function} : (Hole){0}, {0}};
-  Step *s =
-      low_call(p, n, low_kernel(p, "conv_depthwise", ctx_format(p->ctx, "conv_depthwise_f32%s", e.suffix), holes));
+  Step *s = low_call(p, n, depthwise_kernel(p, w, tiled ? &tile : NULL, &e));
   s->macs = positions(w) * w->groups * taps;
   conv_table(w, 1, table);
   low_read(s, x);
-  const int64_t param[6] = {w->groups, taps, row};
+  const int64_t param[6] = {w->groups, taps, tiled ? p->target->lanes : row};
   low_weight(p, s, DT_F32, taps * row * 4, n->in[1]->tensor, write_depthwise, param, LAYOUT_DEPTHWISE);
   low_write(s, &y);
   low_operands(s, &e);
-  int64_t scratch = round_up((taps * PIXELS + w->groups / 2 + 1) * 8, 64);
+  int64_t pointers = tiled ? tile.lines * tile.columns : taps * PIXELS;
+  int64_t scratch = round_up(pointers * 8 + round_up(w->groups, 16) * 4, 64);
   low_scratch_each(s, DT_I64, scratch);
   low_size(s, scratch / 8);
   low_table(s, table, 16);
   low_size(s, w->groups);
-  low_size(s, row);
+  low_size(s, tiled ? tile.band : row);
 }
 
 /* ---- the rest ---------------------------------------------------------------------------------------------------- */
@@ -252,9 +410,18 @@ void lower_conv(Program *p, Node *n) {
     lower_implicit(p, n, w, x);
 }
 
+/* Many groups of few channels would fill panels with zeros. */
+static bool fills_panels(const Program *p, const Window *w) { return w->groups == 1 || 2 * w->n > p->target->lanes; }
+
 void lower_conv_transpose(Program *p, Node *n) {
-  if (shape_count(&n->out[0]->shape) == 0)
+  if (shape_count(&n->out[0]->shape) == 0) {
     low_output(p, n->out[0], NULL);
+    return;
+  }
+  Window w = window_of(p, n);
+  bool floats = n->out[0]->dtype == DT_F32 && n->in[1]->tensor && shape_count(&n->in[0]->shape) > 0;
+  if (floats && fills_panels(p, &w))
+    lower_phases(p, n);
   else if (!gemm_unfused(p, n, lower_conv_transpose))
     lower_plain(p, n, "conv_transpose");
 }

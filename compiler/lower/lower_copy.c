@@ -7,18 +7,25 @@
 
 static int64_t value_count(const Value *v) { return shape_count(&v->shape); }
 
-void lower_concat(Program *p, Node *n) {
-  no_expression(p, n);
-  int axis = normal_axis(p->ctx, n, node_int(n, "axis", 0), n->out[0]->shape.rank), order[MAX_RANK], largest = -1;
+/* The result, in the order of the largest input; it may be there already, with parts of it: see place.c. */
+static View concat_output(Program *p, Node *n) {
+  int order[MAX_RANK], largest = -1;
+  if (p->view[n->out[0]->id].storage) return low_view(p, n->out[0]);
   for (int i = 0; i < n->n_in; i++)
     if (n->in[i]->tensor == NULL && (largest < 0 || value_count(n->in[i]) > value_count(n->in[largest]))) largest = i;
   View like = low_view(p, n->in[largest < 0 ? 0 : largest]);
   view_order(&like, order);
-  View out = low_output(p, n->out[0], order);
+  return low_output(p, n->out[0], order);
+}
+
+void lower_concat(Program *p, Node *n) {
+  no_expression(p, n);
+  int axis = normal_axis(p->ctx, n, node_int(n, "axis", 0), n->out[0]->shape.rank);
+  View out = concat_output(p, n);
   int64_t start = 0;
   for (int i = 0; i < n->n_in; i++) {
     View x = low_view(p, n->in[i]), part = view_slice(&out, axis, start, x.dim[axis], 1);
-    low_copy(p, n, &x, &part);
+    if (!low_in_place(p, n, i)) low_copy(p, n, &x, &part);
     start += x.dim[axis];
   }
 }

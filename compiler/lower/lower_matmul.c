@@ -138,7 +138,7 @@ static void lower_batched(Program *p, Node *n, Product *d) {
   if (d->k > 1 && d->x.stride[d->x.rank - 1] != 1) d->x = low_dense(p, n, &d->x, ROW_MAJOR, false);
   View y = low_output(p, n->out[0], NULL);
   Epilogue e = epilogue_of(p, n, d);
-  Tile tile = gemm_tile(p->target, d->m, d->n);
+  Tile tile = gemm_tile(p, "bmm", d->m, d->n, d->k);
   Step *s = low_call(p, n, gemm_kernel(p, "bmm", tile, &e));
   s->macs = batches(d) * d->m * d->n * d->k;
   int64_t table[1 + 3 * MAX_RANK], panel = d->k * tile.nr;

@@ -132,7 +132,7 @@ static const char *combine(Moe *m, bool times, const char **name) {
 static void first_layer(Moe *m, Step *loop, int i, bool times) {
   Program *p = m->p;
   Ctx *c = p->ctx;
-  Tile tile = gemm_tile(p->target, expected_rows(m), m->inner);
+  Tile tile = gemm_tile(p, "moe_expert_in", expected_rows(m), m->inner, m->hidden);
   const char *mr = ctx_format(c, "%d", tile.mr), *nr = ctx_format(c, "%d", tile.nr), *name;
   const char *function = combine(m, times, &name);
   const Hole holes[] = {{"MR", mr}, {"NR", nr}, {"COMBINE", function}, {0}};
@@ -157,7 +157,7 @@ static void first_layer(Moe *m, Step *loop, int i, bool times) {
 static void last_layer(Moe *m, Step *loop) {
   Program *p = m->p;
   Ctx *c = p->ctx;
-  Tile tile = gemm_tile(p->target, expected_rows(m), m->hidden);
+  Tile tile = gemm_tile(p, "moe_expert_out", expected_rows(m), m->hidden, m->inner);
   const char *mr = ctx_format(c, "%d", tile.mr), *nr = ctx_format(c, "%d", tile.nr);
   const Hole holes[] = {{"MR", mr}, {"NR", nr}, {0}};
   Step *s =

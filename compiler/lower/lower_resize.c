@@ -5,6 +5,7 @@
  * ratio of lengths is used, multiplied before it is divided by, so that whole coordinates come out whole.
  */
 #include "loops.h"
+#include "resize.h"
 
 #include <math.h>
 #include <string.h>
@@ -151,15 +152,21 @@ static void drop_unchanged(Resize *r) {
   r->n_axes = left;
 }
 
+/* What the attributes say; no axes yet. */
+static Resize resize_modes(const Node *n) {
+  const char *mode = node_string(n, "mode", "nearest");
+  return (Resize){.node = n,
+                  .transform = node_string(n, "coordinate_transformation_mode", "half_pixel"),
+                  .nearest = node_string(n, "nearest_mode", "round_prefer_floor"),
+                  .single = is(mode, "nearest"),
+                  .cubic = is(mode, "cubic"),
+                  .antialias = node_int(n, "antialias", 0) != 0,
+                  .exclude = node_int(n, "exclude_outside", 0) != 0,
+                  .cubic_a = node_float(n, "cubic_coeff_a", -0.75)};
+}
+
 static Resize read_resize(Program *p, const Node *n) {
-  Resize r = {.node = n,
-              .transform = node_string(n, "coordinate_transformation_mode", "half_pixel"),
-              .nearest = node_string(n, "nearest_mode", "round_prefer_floor"),
-              .single = is(node_string(n, "mode", "nearest"), "nearest"),
-              .cubic = is(node_string(n, "mode", "nearest"), "cubic"),
-              .antialias = node_int(n, "antialias", 0) != 0,
-              .exclude = node_int(n, "exclude_outside", 0) != 0,
-              .cubic_a = node_float(n, "cubic_coeff_a", -0.75)};
+  Resize r = resize_modes(n);
   int rank = n->in[0]->shape.rank;
   const int64_t *axes;
   size_t n_axes = node_ints(n, "axes", &axes);
@@ -239,7 +246,8 @@ static bool is_bilinear_picture(const Resize *r, const View *x) {
 static void resize_bilinear(Program *p, Node *n, const Resize *r) {
   static const int nhwc[4] = {0, 2, 3, 1};
   const Axis *row = &r->axis[0], *column = &r->axis[1];
-  View x = low_order(p, n->in[0], nhwc), y = low_output(p, n->out[0], nhwc);
+  int64_t pitch;
+  View x = low_order(p, n->in[0], nhwc), y = low_output_rows(p, n->out[0], nhwc, &pitch);
   View wy = weight_view(p->ctx, row, DT_F32), wx = weight_view(p->ctx, column, DT_F32);
   Step *s = low_call(p, n, low_kernel(p, "resize_bilinear_vf", "resize_bilinear_f32", NULL));
   low_read(s, &x);
@@ -252,6 +260,7 @@ static void resize_bilinear(Program *p, Node *n, const Resize *r) {
   low_size(s, row->m);
   low_size(s, column->m);
   low_size(s, x.dim[1]);
+  low_size(s, pitch);
   low_table(s, row->index, 2 * (size_t)row->m);
   low_table(s, column->index, 2 * (size_t)column->m);
 }
@@ -299,6 +308,10 @@ static void sort_axes(Resize *r) {
 }
 
 static void resize_by_axes(Program *p, Node *n, Resize *r) {
+  if (r->n_axes == 0 && n->out[0]->dtype == n->in[0]->dtype) { /* nothing changes */
+    low_alias(p, n->out[0], low_view(p, n->in[0]));
+    return;
+  }
   int order[MAX_RANK];
   View x = low_view(p, n->in[0]);
   view_order(&x, order);
@@ -323,6 +336,22 @@ static void resize_by_axes(Program *p, Node *n, Resize *r) {
     resize_axis(p, n, &r->axis[k], &x, &to, order);
     x = to;
   }
+}
+
+/* Nearest as a resampling of one tap. */
+ResizeTaps resize_taps(Program *p, const Node *n, int64_t from, int64_t to) {
+  Resize r = resize_modes(n);
+  Axis a = {.n = from, .m = to, .up = (double)to, .down = (double)from, .roi = {0, 1}};
+  if (!r.single) {
+    make_taps(p->ctx, &r, &a);
+    return (ResizeTaps){a.taps, a.index, a.weight};
+  }
+  ResizeTaps t = {1, ctx_array(p->ctx, (size_t)to, sizeof *t.index), ctx_array(p->ctx, (size_t)to, sizeof *t.weight)};
+  for (int64_t i = 0; i < to; i++) {
+    t.index[i] = nearest_index(r.nearest, source_coordinate(&r, &a, i), from);
+    t.weight[i] = 1;
+  }
+  return t;
 }
 
 void lower_resize(Program *p, Node *n) {

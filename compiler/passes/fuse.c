@@ -1,7 +1,7 @@
 /* Fuses elementwise work into the operator that computes its operand, or into one node of its own.
  *
  * Needs: shapes, all numbers; tasks marked; after every pass that recognises something.
- * Gives: MatMul, Gemm and Conv with Node.expr (EX_ACC is their own result, further operands are inputs from n_own on);
+ * Gives: MatMul, Gemm, Conv and moecc.ResizeConv with Node.expr (EX_ACC is their own result, further operands are inputs from n_own on);
  *        moecc.Elementwise for what remains of two and more elementwise nodes. Reshape and Transpose move behind
  *        elementwise nodes where that lets them join.
  * Breaks: every pass that matches elementwise nodes.
@@ -37,7 +37,8 @@ typedef struct {
 
 /* A convolution with computed weights has a kernel without one. */
 static bool takes_epilogue(const Node *n) {
-  bool product = n->op == OP_MATMUL || n->op == OP_GEMM || (n->op == OP_CONV && node_const(n, 1));
+  bool product = n->op == OP_MATMUL || n->op == OP_GEMM || n->op == OP_RESIZE_CONV;
+  product = product || (n->op == OP_CONV && node_const(n, 1));
   return product && !n->expr && n->out[0] && n->out[0]->dtype == DT_F32;
 }
 
@@ -309,7 +310,7 @@ static int only_axis(const Value *v, int rank) {
 
 /* Is v a picture, which is stored with its channels last anyway, and asked for in that order? */
 static bool stored_so(const Value *v, const int64_t *perm) {
-  static const Op pictures[] = {OP_CONV, OP_CONV_TRANSPOSE, OP_MAX_POOL, OP_AVERAGE_POOL, OP_RESIZE};
+  static const Op pictures[] = {OP_CONV, OP_RESIZE_CONV, OP_CONV_TRANSPOSE, OP_MAX_POOL, OP_AVERAGE_POOL, OP_RESIZE};
   static const int64_t channels_last[4] = {0, 2, 3, 1};
   bool picture = false;
   for (size_t i = 0; i < sizeof pictures / sizeof *pictures; i++) picture = picture || made_by(v, pictures[i]);

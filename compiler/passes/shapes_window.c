@@ -348,3 +348,20 @@ bool infer_resize(Node *n) {
   set_output(n, 0, n->in[0]->dtype, &s);
   return true;
 }
+
+/* A Conv whose picture has the extents `resized` instead of x's. */
+bool infer_resize_conv(Node *n) {
+  need_same_type(n, 1);
+  need_rank(n, 0, 4);
+  Window w = read_window(n, true);
+  const Shape *x = input_shape(n, 0), *k = input_shape(n, 1);
+  if (!dim_is(x->dim[1], k->dim[1].n))
+    shape_error(n, "the channels of %s and the weight %s do not fit", input_text(n, 0), input_text(n, 1));
+  need_bias(n, k->dim[0].n);
+  window_ints(n, "resized", 2, 1, 0, w.in);
+  int64_t out[MAX_SPATIAL];
+  for (int i = 0; i < w.n; i++) out[i] = positions(n, &w, i, false);
+  keep_window(n, &w);
+  window_output(n, &w, k->dim[0], out);
+  return true;
+}

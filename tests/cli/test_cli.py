@@ -29,10 +29,7 @@ NOT_BUILT = [
     ("compile", "MODEL -o out --resident 65536"),
     ("compile", "MODEL -o out --precision bf16"),
     ("compile", "MODEL -o out --precision int8"),
-    ("run", "MODEL -o out --trace trace.json"),
-    ("bench", "MODEL --kernels"),
     ("inspect", "MODEL --html page.html"),
-    ("tune", "MODEL -o tiles"),
 ]
 
 BAD_USAGE = [
@@ -43,7 +40,7 @@ BAD_USAGE = [
     ("compile MODEL other -o out", r"usage: moecc compile"),
     ("compile MODEL a b -o out", r'"b" is one argument too many'),
     ("compile MODEL -o", r"-o wants a value"),
-    ("compile MODEL -o -", r"-o wants a folder"),
+    ("compile MODEL -o -", r"-o wants a name of a folder"),
     ("compile MODEL -o --name", r"--name looks like an option"),
     ("compile - -o out", r"stdin"),
     ("compile MODEL -o out --frobnicate", r"there is no option --frobnicate"),
@@ -81,6 +78,8 @@ BAD_USAGE = [
     ("verify . .", r"verify wants a model"),
     ("bench MODEL --runs 0", r"--runs wants a whole number from 1"),
     ("bench MODEL --threads 65", r"at most 64"),
+    ("bench MODEL --threads 2 --cpu-time", r"one thread"),
+    ("run MODEL -o out --trace -", r"--trace wants a file"),
     ("inspect MODEL --json --text", r"exclude each other"),
     ("ops MODEL", r"usage: moecc ops"),
 ]

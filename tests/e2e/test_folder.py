@@ -12,7 +12,16 @@ from emitted import STRICT, Compile, Emitted, data_set, emit, run
 
 COMPILERS = [c for c in ("gcc", "clang-19", "tcc") if shutil.which(c)]
 MULTI = ["m3vit-seed1-moe", "nano"]
-HOSTED = ("_main.c", "moecc_npy.c", "moecc_npy.h", "moecc_rt_file.c", "moecc_rt_threads.c")  # need an operating system
+HOSTED = (
+    "_main.c",
+    "moecc_npy.c",
+    "moecc_npy.h",
+    "moecc_rt_file.c",
+    "moecc_rt_threads.c",
+    "moecc_rt_trace.c",
+    "moecc_profile.c",
+    "moecc_profile.h",
+)  # need an operating system
 
 
 def words(text: str) -> set[str]:

@@ -2,7 +2,8 @@
 #include "kernel_test.h"
 
 void attention_f32(const moecc_pool *pool, const float *q, const float *k, const float *v, const float *mask, float *y,
-                   float *packed, float *scratch, const int64_t *shape, float scale);
+                   float *scratch, const int64_t *shape, size_t block, size_t score_row, size_t scratch_size,
+                   float scale);
 
 typedef struct {
   size_t batches, heads, queries, keys, depth, width;
@@ -20,10 +21,11 @@ static size_t padded(size_t n) { return (n + TEST_NR - 1) / TEST_NR * TEST_NR; }
 static void one_case(const Case *c) {
   size_t row_q = c->heads * c->depth, row_v = c->heads * c->width, B = c->batches, H = c->heads, T = c->queries,
          S = c->keys;
+  const size_t block = 1 + (B + T + S) % 11, score_row = padded(S);
   float *q = random_buffer(B * T * row_q), *k = random_buffer(B * S * row_q), *v = random_buffer(B * S * row_v);
-  size_t outputs = B * T * row_v, packed_size = B * H * (padded(S) * c->depth + padded(c->width) * S),
-         scratch_size = 4 * TEST_MR * padded(S);
-  float *y = buffer(outputs), *again = buffer(outputs), *packed = buffer(packed_size), *scratch = buffer(scratch_size);
+  size_t outputs = B * T * row_v, values = (c->width + 15) / 16 * 16 * S; /* VN is 16 */
+  size_t scratch_size = (score_row * c->depth + values + block * (score_row + 1) + 15) / 16 * 16;
+  float *y = buffer(outputs), *again = buffer(outputs), *scratch = buffer(4 * scratch_size);
   float *mask = random_buffer(B * H * T * S);
   if (c->mask == 4)
     for (size_t i = 0; i < B * S; i++)
@@ -56,7 +58,7 @@ static void one_case(const Case *c) {
                      m[3]};
   float scale = 3.0f / sqrtf((float)c->depth);
   const float *masked = c->mask ? mask : NULL;
-  attention_f32(NULL, q, k, v, masked, y, packed, scratch, shape, scale);
+  attention_f32(NULL, q, k, v, masked, y, scratch, shape, block, score_row, scratch_size, scale);
   double *e = malloc(S * sizeof *e);
   for (size_t b = 0; b < B; b++)
     for (size_t h = 0; h < H; h++)
@@ -80,13 +82,13 @@ static void one_case(const Case *c) {
           check_near(y[(b * T + t) * row_v + h * c->width + w], want, 3, S, "attention", t);
         }
       }
-  check_guard(y, outputs), check_guard(packed, packed_size), check_guard(scratch, scratch_size);
-  attention_f32(&awkward_pool, q, k, v, masked, again, packed, scratch, shape, scale);
+  check_guard(y, outputs), check_guard(scratch, 4 * scratch_size);
+  attention_f32(&awkward_pool, q, k, v, masked, again, scratch, shape, block, score_row, scratch_size, scale);
   check_same(again, y, outputs, "four threads");
   shape[2] = 1; /* a single query gives the bits it gave among others */
-  attention_f32(NULL, q, k, v, masked, again, packed, scratch, shape, scale);
+  attention_f32(NULL, q, k, v, masked, again, scratch, shape, block, score_row, scratch_size, scale);
   check_same(again, y, row_v, "one query");
-  free(q), free(k), free(v), free(y), free(again), free(packed), free(scratch), free(mask), free(e);
+  free(q), free(k), free(v), free(y), free(again), free(scratch), free(mask), free(e);
 }
 
 static void all_cases(void **state) {

@@ -1,12 +1,16 @@
 /* The convolution kernels against the definition: strides, dilation, padding on any side, groups, three dimensions,
  * runs of a kernel row given as one tap, tails. */
 #include "kernel_test.h"
+#include "moecc_simd.h"
 
 void conv_f32(const moecc_pool *pool, const float *x, const float *w, float *y, const moecc_operand *o,
-              int64_t *scratch, size_t scratch_size, const int64_t *shape, size_t length, size_t x_group, size_t groups,
-              size_t n, size_t block);
+              int64_t *scratch, size_t scratch_size, const int64_t *shape, size_t y_row, size_t length, size_t x_group,
+              size_t groups, size_t n, size_t depth, size_t block);
 void conv_depthwise_f32(const moecc_pool *pool, const float *x, const float *w, float *y, const moecc_operand *o,
                         int64_t *scratch, size_t scratch_size, const int64_t *shape, size_t channels, size_t row);
+typedef void depthwise_tile(const moecc_pool *pool, const float *x, const float *w, float *y, const moecc_operand *o,
+                            int64_t *scratch, size_t scratch_size, const int64_t *shape, size_t channels, size_t band);
+depthwise_tile conv_depthwise_f32_3s1x6, conv_depthwise_f32_3s2x4, conv_depthwise_f32_7s1x7, conv_depthwise_f32_2s3x14;
 void conv_any_f64(const moecc_pool *pool, const double *x, const double *w, const double *bias, double *y,
                   const int64_t *shape);
 void conv_transpose_f32(const moecc_pool *pool, const float *x, const float *w, const float *bias, float *y,
@@ -108,13 +112,37 @@ static float *pack_conv(const Conv *k, const float *w) {
   return out;
 }
 
+/* Every other pixel of y, from the second on, with gaps between them: what phases of a transposed convolution write. */
+static void scattered(const Conv *k, const float *x, const float *packed, const float *bias, const float *residual,
+                      const float *y, int64_t *table, int64_t *scratch, size_t scratch_size) {
+  size_t c = (size_t)k->c, groups = (size_t)k->groups, n = (size_t)k->n, channels = groups * n, pitch = channels + 5;
+  size_t pixels = (size_t)(table[0] * table[23 + 1]);
+  float *wide = buffer(2 * pixels * pitch), *spread = buffer(2 * pixels * channels);
+  for (size_t r = 0; r < pixels; r++)
+    memcpy(spread + (2 * r + 1) * channels, residual + r * channels, channels * sizeof *spread);
+  const moecc_operand o[] = {{bias, 0}, {spread, channels}};
+  table[23] = 1;
+  for (int i = 24; i < 28; i++) table[i] *= 2;
+  conv_f32(&awkward_pool, x, packed, wide, o, scratch, scratch_size, table, pitch, c, c, groups, n, 1000, 7);
+  for (size_t r = 0; r < pixels; r++) {
+    check_same(wide + (2 * r + 1) * pitch, y + r * channels, channels, "scattered");
+    for (size_t i = 0; i < pitch; i++)
+      if (wide[2 * r * pitch + i] != GUARD_VALUE || (i >= channels && wide[(2 * r + 1) * pitch + i] != GUARD_VALUE))
+        fail_msg("written beside pixel %zu", r);
+  }
+  check_guard(wide, 2 * pixels * pitch);
+  free(wide), free(spread);
+}
+
 static void implicit(void **state) {
   (void)state;
   for (int i = 0; i < CONVS; i++) {
     const Conv *k = &convs[i];
-    int64_t table[23], out[3];
+    int64_t table[28], out[3];
     for (int d = 0; d < 3; d++) out[d] = out_size(k, d);
     make_table(k, table, 0);
+    const int64_t numbers[5] = {0, (int64_t)product(out), out[1] * out[2], out[2], 1};
+    memcpy(table + 23, numbers, sizeof numbers);
     size_t pixels = (size_t)k->images * product(out), outputs = pixels * (size_t)(k->groups * k->n),
            taps = product(k->taps);
     float *x = random_buffer((size_t)(k->images * k->groups * k->c) * product(k->in));
@@ -122,21 +150,25 @@ static void implicit(void **state) {
     float *bias = random_buffer((size_t)(k->groups * k->n)), *residual = random_buffer(outputs);
     float *y = buffer(outputs), *again = buffer(outputs);
     const moecc_operand o[] = {{bias, 0}, {residual, (size_t)(k->groups * k->n)}};
-    size_t scratch_size = pixels * taps + (size_t)k->c * taps + 8;
+    size_t c = (size_t)k->c, groups = (size_t)k->groups, n = (size_t)k->n;
+    size_t scratch_size = pixels * (taps + 1 + TEST_NR) + c * taps + TEST_MR * TEST_NR;
     int64_t *scratch = malloc(4 * scratch_size * sizeof *scratch);
-    conv_f32(NULL, x, packed, y, o, scratch, scratch_size, table, (size_t)k->c, (size_t)k->c, (size_t)k->groups,
-             (size_t)k->n, pixels);
+    conv_f32(NULL, x, packed, y, o, scratch, scratch_size, table, groups * n, c, c, groups, n, c * taps, pixels);
     check_conv(k, x, w, y, bias, residual, "conv");
     check_guard(y, outputs);
-    conv_f32(&awkward_pool, x, packed, again, o, scratch, scratch_size, table, (size_t)k->c, (size_t)k->c,
-             (size_t)k->groups, (size_t)k->n, 5);
-    check_same(again, y, outputs, "four threads, blocks of 5");
-    if (k->groups == 1 && k->pad[2] == 0 && k->pad_end[2] == 0 && k->step[2] == 1) { /* kernel rows as runs */
-      table[13] = 1;
-      conv_f32(NULL, x, packed, again, o, scratch, scratch_size, table, (size_t)(k->c * k->taps[2]), 0, 1, (size_t)k->n,
-               9);
-      check_same(again, y, outputs, "runs");
+    static const size_t depths[] = {1, 2, 3, 7, 20, 1000};
+    for (size_t d = 0; d < sizeof depths / sizeof *depths; d++) {
+      conv_f32(&awkward_pool, x, packed, again, o, scratch, scratch_size, table, groups * n, c, c, groups, n, depths[d],
+               5 + 9 * d);
+      check_same(again, y, outputs, "four threads, blocks, k in pieces");
     }
+    if (groups == 1 && k->pad[2] == 0 && k->pad_end[2] == 0 && k->step[2] == 1) { /* kernel rows as runs */
+      table[13] = 1;
+      conv_f32(NULL, x, packed, again, o, scratch, scratch_size, table, n, c * (size_t)k->taps[2], 0, 1, n, 10, 9);
+      check_same(again, y, outputs, "runs");
+      table[13] = k->taps[2];
+    }
+    scattered(k, x, packed, bias, residual, y, table, scratch, scratch_size);
     free(x), free(w), free(packed), free(bias), free(residual), free(y), free(again), free(scratch);
   }
 }
@@ -168,6 +200,51 @@ static void depthwise(void **state) {
     tested++;
   }
   assert_int_equal(tested, 2);
+}
+
+/* The tiled kernels, each with its taps, stride and pixels; lines may be dilated. */
+static const struct {
+  depthwise_tile *kernel;
+  size_t pixels;
+  Conv k;
+} tiles[] = {
+    {conv_depthwise_f32_3s1x6, 6, {1, 13, 1, 1, {1, 9, 10}, {1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 1, 1}, {0, 1, 1}}},
+    {conv_depthwise_f32_3s1x6, 6, {2, 70, 1, 1, {1, 4, 12}, {1, 5, 3}, {1, 2, 1}, {1, 3, 1}, {0, 7, 0}, {0, 6, 2}}},
+    {conv_depthwise_f32_3s2x4, 4, {1, 48, 1, 1, {1, 11, 13}, {1, 3, 3}, {1, 2, 2}, {1, 1, 1}, {0, 1, 1}, {0, 1, 1}}},
+    {conv_depthwise_f32_3s2x4, 4, {3, 5, 1, 1, {1, 1, 30}, {1, 1, 3}, {1, 1, 2}, {1, 1, 1}, {0, 0, 2}, {0, 0, 3}}},
+    {conv_depthwise_f32_7s1x7, 7, {1, 33, 1, 1, {1, 7, 7}, {1, 7, 7}, {1, 1, 1}, {1, 1, 1}, {0, 3, 3}, {0, 3, 3}}},
+    {conv_depthwise_f32_7s1x7, 7, {1, 16, 1, 1, {1, 20, 23}, {1, 7, 7}, {1, 1, 1}, {1, 1, 1}, {0, 3, 3}, {0, 3, 3}}},
+    {conv_depthwise_f32_2s3x14, 14, {2, 17, 1, 1, {1, 3, 50}, {1, 2, 2}, {1, 3, 3}, {1, 1, 1}, {0, 4, 1}, {0, 3, 0}}},
+};
+
+static void depthwise_tiles(void **state) {
+  (void)state;
+  for (size_t i = 0; i < sizeof tiles / sizeof *tiles; i++) {
+    const Conv *k = &tiles[i].k;
+    int64_t table[16], out[3];
+    for (int d = 0; d < 3; d++) out[d] = out_size(k, d);
+    make_table(k, table, 1);
+    size_t channels = (size_t)k->groups, vectors = (channels + VF_LANES - 1) / VF_LANES, taps = product(k->taps);
+    size_t outputs = (size_t)k->images * product(out) * channels, wide = (size_t)out[2] + tiles[i].pixels;
+    size_t lines = (size_t)((out[1] - 1) * k->stride[1] + (k->taps[1] - 1) * k->step[1] + 1);
+    size_t scratch_size = lines * (wide * (size_t)k->stride[2] + (size_t)k->taps[2]) + channels + 16;
+    float *x = random_buffer((size_t)k->images * channels * product(k->in)), *w = random_buffer(channels * taps);
+    float *packed = buffer(vectors * VF_LANES * taps), *bias = random_buffer(channels);
+    float *residual = random_buffer(outputs), *y = buffer(outputs), *again = buffer(outputs);
+    int64_t *scratch = malloc(4 * scratch_size * sizeof *scratch);
+    for (size_t c = 0; c < vectors * VF_LANES; c++)
+      for (size_t t = 0; t < taps; t++)
+        packed[(c / VF_LANES * taps + t) * VF_LANES + c % VF_LANES] = c < channels ? w[c * taps + t] : 0.0f;
+    const moecc_operand o[] = {{bias, 0}, {residual, channels}};
+    tiles[i].kernel(NULL, x, packed, y, o, scratch, scratch_size, table, channels, (size_t)out[1]);
+    check_conv(k, x, w, y, bias, residual, "depthwise tile");
+    check_guard(y, outputs);
+    for (size_t band = 1; band < 4; band++) {
+      tiles[i].kernel(&awkward_pool, x, packed, again, o, scratch, scratch_size, table, channels, band);
+      check_same(again, y, outputs, "four threads, bands");
+    }
+    free(x), free(w), free(packed), free(bias), free(residual), free(y), free(again), free(scratch);
+  }
 }
 
 /* The table of conv_any and conv_transpose for x channels-last. */
@@ -259,6 +336,7 @@ static void transposed(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(implicit), cmocka_unit_test(depthwise),
-                                     cmocka_unit_test(any_type), cmocka_unit_test(transposed)};
+                                     cmocka_unit_test(depthwise_tiles), cmocka_unit_test(any_type),
+                                     cmocka_unit_test(transposed)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

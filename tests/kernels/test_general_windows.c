@@ -9,7 +9,7 @@ void resize_axis_f32(const moecc_pool *pool, const float *x, const float *weight
 void resize_axis_f64(const moecc_pool *pool, const double *x, const double *weight, double *y, size_t outer, size_t n,
                      size_t m, size_t inner, size_t taps, const int64_t *index);
 void resize_bilinear_f32(const moecc_pool *pool, const float *x, const float *wy, const float *wx, float *y, size_t n,
-                         size_t h, size_t w, size_t oh, size_t ow, size_t channels, const int64_t *rows,
+                         size_t h, size_t w, size_t oh, size_t ow, size_t channels, size_t pitch, const int64_t *rows,
                          const int64_t *columns);
 void grid_sample_f32(const moecc_pool *pool, const float *x, const float *grid, float *y, size_t samples,
                      size_t channels, const int64_t *shape);
@@ -106,12 +106,12 @@ static void test_resize_axis(void **state) {
   for (size_t inner = 1; inner < 40; inner += 5) resize_axis_one(inner);
 }
 
-static void resize_bilinear_one(size_t channels) {
+static void resize_bilinear_one(size_t channels, size_t pitch) {
   static const int64_t rows[] = {0, 0, 0, 1, 1, 2, 2, 2}, columns[] = {0, 1, 2, 3, 3, 3};
   const float wy[] = {0.25f, 0.75f, 0.75f, 0.25f, 0.5f, 0.5f, 1.0f, 0.0f},
               wx[] = {0.5f, 0.5f, 0.125f, 0.875f, 0.75f, 0.25f};
-  float *x = numbers(2 * 12 * channels), *y = room(2 * 12 * channels);
-  resize_bilinear_f32(&three_threads, x, wy, wx, y, 2, 3, 4, 4, 3, channels, rows, columns);
+  float *x = numbers(2 * 12 * channels), *y = room(2 * 12 * pitch);
+  resize_bilinear_f32(&three_threads, x, wy, wx, y, 2, 3, 4, 4, 3, channels, pitch, rows, columns);
   for (size_t at = 0; at < 2 * 12 * channels; at++) {
     size_t c = at % channels, j = at / channels % 3, i = at / channels / 3 % 4, s = at / channels / 12;
     double e = 0;
@@ -120,16 +120,19 @@ static void resize_bilinear_one(size_t channels) {
         size_t p = (size_t)rows[2 * i + a], q = (size_t)columns[2 * j + b];
         e += (double)wy[2 * i + a] * (double)wx[2 * j + b] * (double)x[((s * 3 + p) * 4 + q) * channels + c];
       }
-    assert_near(y[at], e, 1e-6);
+    assert_near(y[at / channels * pitch + c], e, 1e-6);
   }
-  assert_guard(y, 2 * 12 * channels);
+  assert_guard(y, 2 * 12 * pitch);
   free(x);
   free(y);
 }
 
 static void test_resize_bilinear(void **state) {
   (void)state;
-  for (size_t channels = 1; channels < 40; channels += 6) resize_bilinear_one(channels);
+  for (size_t channels = 1; channels < 40; channels += 6) {
+    resize_bilinear_one(channels, channels);
+    resize_bilinear_one(channels, channels + 5);
+  }
 }
 
 /* The element of a picture, 0 outside of it. */

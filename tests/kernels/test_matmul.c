@@ -3,7 +3,7 @@
 #include "kernel_test.h"
 
 void matmul_f32(const moecc_pool *pool, const float *x, const float *w, float *y, const moecc_operand *o, size_t x_row,
-                size_t y_row, size_t rows, size_t k, size_t n, size_t block);
+                size_t y_row, size_t rows, size_t k, size_t n, size_t depth, size_t block);
 
 static void one_size(size_t rows, size_t k, size_t n, size_t x_gap, size_t y_gap, size_t block) {
   size_t x_row = k + x_gap, y_row = n + y_gap;
@@ -11,7 +11,7 @@ static void one_size(size_t rows, size_t k, size_t n, size_t x_gap, size_t y_gap
   float *bias = random_buffer(n), *residual = random_buffer(rows * n);
   float *y = buffer(rows * y_row), *again = buffer(rows * y_row);
   const moecc_operand o[] = {{bias, 0}, {residual, n}};
-  matmul_f32(NULL, x, panels, y, o, x_row, y_row, rows, k, n, block);
+  matmul_f32(NULL, x, panels, y, o, x_row, y_row, rows, k, n, k, block);
   for (size_t r = 0; r < rows; r++) {
     for (size_t c = 0; c < n; c++) {
       double sum = (double)bias[c] + (double)residual[r * n + c], size = 2;
@@ -24,10 +24,14 @@ static void one_size(size_t rows, size_t k, size_t n, size_t x_gap, size_t y_gap
     for (size_t c = n; c < y_row; c++) assert_true(y[r * y_row + c] == GUARD_VALUE);
   }
   check_guard(y, rows * y_row);
-  matmul_f32(&awkward_pool, x, panels, again, o, x_row, y_row, rows, k, n, block);
+  matmul_f32(&awkward_pool, x, panels, again, o, x_row, y_row, rows, k, n, k, block);
   check_same(again, y, rows * y_row, "four threads");
-  matmul_f32(NULL, x, panels, again, o, x_row, y_row, rows, k, n, 1);
+  matmul_f32(NULL, x, panels, again, o, x_row, y_row, rows, k, n, k, 1);
   check_same(again, y, rows * y_row, "blocks of one row");
+  for (size_t depth = 1; depth < k; depth += depth < 4 ? 1 : depth) {
+    matmul_f32(&awkward_pool, x, panels, again, o, x_row, y_row, rows, k, n, depth, block);
+    check_same(again, y, rows * y_row, "k in pieces");
+  }
   free(x), free(w), free(panels), free(bias), free(residual), free(y), free(again);
 }
 

@@ -86,7 +86,7 @@ def write_case(case: Case, folder: Path) -> None:
             (data / f"{kind}_{i}.pb").write_bytes(tensor.SerializeToString())
 
 
-def verify(case: Case) -> str:
+def verify(case: Case, engine: str = "tcc") -> str:
     """The empty string if moecc agrees with the case, else what it said."""
     with tempfile.TemporaryDirectory(prefix="moecc-operator-") as name:
         folder = Path(name)
@@ -97,7 +97,7 @@ def verify(case: Case) -> str:
             str(folder / "model.onnx"),
             str(folder / "test_data_set_0"),
             "--engine",
-            "tcc",
+            engine,
         ]
         command += ["--rtol", str(case.rtol), "--atol", str(case.atol)]
         try:

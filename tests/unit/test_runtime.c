@@ -222,6 +222,43 @@ static void sleeping_workers_wake(void **state) {
   free(memory);
 }
 
+/* Pauses around the length of a spin: some waits end while spinning, others asleep, and some just between. */
+static void workers_spin_and_sleep_in_turn(void **state) {
+  (void)state;
+  static float got[ITEMS];
+  void *memory = room_for(moecc_threads_bytes());
+  const moecc_pool *pool = moecc_threads_start(memory, 2);
+  unsigned random = 1;
+  for (int i = 0; i < 3000; i++) {
+    random = random * 1664525u + 1013904223u;
+    const uint64_t until = now_ns() + (random >> 16) % 60000;
+    while (i % 3 == 0 && now_ns() < until) spin_pause();
+    run_loop(pool, ITEMS, got);
+  }
+  moecc_threads_stop(memory);
+  free(memory);
+}
+
+static double processor_seconds(void) {
+  struct timespec t;
+  (void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+  return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static void idle_workers_use_no_processor(void **state) {
+  (void)state;
+  static float got[ITEMS];
+  void *memory = room_for(moecc_threads_bytes());
+  const moecc_pool *pool = moecc_threads_start(memory, 2);
+  run_loop(pool, ITEMS, got);
+  const double before = processor_seconds();
+  usleep(300000);
+  assert_true(processor_seconds() - before < 0.03);
+  run_loop(pool, ITEMS, got);
+  moecc_threads_stop(memory);
+  free(memory);
+}
+
 static void *share_pool(void *arg) {
   static _Thread_local float got[ITEMS];
   for (int i = 0; i < 100; i++) run_loop(arg, ITEMS, got);
@@ -401,6 +438,8 @@ int main(void) {
       cmocka_unit_test(refused_threads_mean_fewer),
       cmocka_unit_test(threads_are_capped),
       cmocka_unit_test(sleeping_workers_wake),
+      cmocka_unit_test(workers_spin_and_sleep_in_turn),
+      cmocka_unit_test(idle_workers_use_no_processor),
       cmocka_unit_test(two_callers_may_share_a_pool),
       TEST(a_loader_delivers_like_its_source),
       TEST(a_loader_that_never_finishes_times_out),

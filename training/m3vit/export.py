@@ -20,7 +20,7 @@ import os
 import sys
 import warnings
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,23 @@ class ExportError(Exception):
 # The graph
 
 
-def _as_node(moe: MoE, x: Tensor, logits: Tensor) -> Tensor:
+Mix = Callable[[MoE, Tensor, Tensor], Tensor]
+
+
+@contextlib.contextmanager
+def mixing(layers: Iterable[MoE], mix: Mix) -> Iterator[None]:
+    """Meanwhile the layers mix their experts in another way."""
+    previous = {moe: moe.mix for moe in layers}
+    for moe in previous:
+        moe.mix = mix
+    try:
+        yield
+    finally:
+        for moe, former in previous.items():
+            moe.mix = former
+
+
+def as_node(moe: MoE, x: Tensor, logits: Tensor) -> Tensor:
     """In place of the experts, while the network is exported: one node."""
     e = moe.experts
     return torch.onnx.ops.symbolic(
@@ -91,14 +107,8 @@ def export(
     """The network as ONNX: inputs image (and task_id), one output per task."""
     model.eval()
     inputs = example_inputs(model)
-    previous = {moe: moe.mix for moe in model.moe_layers().values()}
-    for moe in previous:
-        moe.mix = _as_node
-    try:
+    with mixing(model.moe_layers().values(), as_node):
         graph = to_onnx(model, tuple(inputs.values()), list(inputs), list(model.heads), opset)
-    finally:
-        for moe, mix in previous.items():
-            moe.mix = mix
     merge_duplicates(graph.graph)
     name_layers(graph)
     describe(graph, model.config)
@@ -287,7 +297,7 @@ def describe(model: onnx.ModelProto, config: M3ViTConfig) -> None:
     for number, task in enumerate(config.tasks):
         bind = f" bind=task_id:{number}" if config.routing == "conditioned" else ""
         notes[f"moecc.task.{task.name}"] = f"outputs={task.name}{bind}"
-        if task.name in KINDS:
+        if task.name in KINDS and config.decoder == "up":
             notes[f"moecc.output.{task.name}"] = KINDS[task.name].format(channels=task.channels)
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, notes)
@@ -320,19 +330,13 @@ def reference(
         return routed(moe, x, logits)
 
     training, dtype = model.training, next(model.parameters()).dtype
-    previous = {moe: moe.mix for moe in layers.values()}
-    for moe in previous:
-        moe.mix = watched
     try:
         model.double().eval()
-        with torch.no_grad():
-            out = model(
-                **{k: v.double() if v.is_floating_point() else v for k, v in inputs.items()}
-            )
+        wide = {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()}
+        with mixing(layers.values(), watched), torch.no_grad():
+            out = model(**wide)
     finally:
         model.to(dtype).train(training)
-        for moe, mix in previous.items():
-            moe.mix = mix
     return out, margins
 
 

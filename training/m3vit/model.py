@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 GATES = ("noisy_vmoe", "noisy")
 ROUTINGS = ("multi", "conditioned")
+DECODERS = ("up", "none")
 
 
 # --------------------------------------------------------------------------------------
@@ -66,6 +67,7 @@ class M3ViTConfig:
     routing: str = "multi"  # a router per task | "conditioned": one, which is told the task
     gate_task_specific_dim: int = -1  # width of the task vector of conditioned routing
     noise_std: float = 1.0  # of noisy_vmoe's noise in training, divided by experts
+    decoder: str = "up"  # a convolutional head per task | "none": the backbone, tokens as outputs
     head_width: int = 256
     tasks: tuple[Task, ...] = TASK_SETS["pascal"]
 
@@ -81,6 +83,7 @@ class M3ViTConfig:
         check(self.top_k <= self.experts, f"top_k {self.top_k} of {self.experts} experts")
         check(self.gate in GATES, f"gate is one of {GATES}, not {self.gate!r}")
         check(self.routing in ROUTINGS, f"routing is one of {ROUTINGS}, not {self.routing!r}")
+        check(self.decoder in DECODERS, f"decoder is one of {DECODERS}, not {self.decoder!r}")
         check(
             (self.routing == "conditioned") == (self.gate_task_specific_dim > 0),
             "conditioned routing and gate_task_specific_dim > 0 belong together",
@@ -382,6 +385,10 @@ def _twice(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
+def _decoder(config: M3ViTConfig, task: Task) -> nn.Module:
+    return UpHead(config, task.channels) if config.decoder == "up" else nn.Identity()
+
+
 # --------------------------------------------------------------------------------------
 # The network
 
@@ -402,14 +409,15 @@ class M3ViT(nn.Module):
             else None
         )
         self.blocks = nn.ModuleList(Block(config, i) for i in range(config.blocks))
-        self.heads = nn.ModuleDict({t.name: UpHead(config, t.channels) for t in config.tasks})
-        self.apply(_init)
+        self.heads = nn.ModuleDict({t.name: _decoder(config, t) for t in config.tasks})
+        initialise(self)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
     def forward(self, image: Tensor, task_id: Tensor | None = None) -> dict[str, Tensor]:
         """image: [B, 3, H, W], normalised. Returns [B, channels, H, W] by task.
 
+        Without a decoder it returns the tokens, [B, N, dim] by task.
         With conditioned routing and a task_id ([1], int64) the backbone runs
         once, for that task, and every head decodes the same tokens.
         """
@@ -448,6 +456,11 @@ class M3ViT(nn.Module):
         """Sum over layers and tasks of the last training pass."""
         losses = [m.balance_loss for m in self.moe_layers().values() if m.balance_loss is not None]
         return torch.stack(losses).sum() if losses else torch.zeros(())
+
+
+def initialise(net: nn.Module) -> None:
+    """Random weights for a whole network, or a part of one."""
+    net.apply(_init)
 
 
 def _init(module: nn.Module) -> None:

@@ -1,0 +1,91 @@
+/* N_trace.c: what each step is, for builds that trace. Steps are numbered through the network, segment by segment, an
+ * expert loop before its body; emitted code (MOECC_STEP), report.json and this table agree on them. */
+#include "emit/emit.h"
+#include "emit/lines.h"
+
+#include <string.h>
+
+int number_steps(const Schedule *s) {
+  int number = 0;
+  for (size_t i = 0; i < s->n_segments; i++)
+    for (size_t k = 0; k < s->segment[i].n_layers; k++)
+      for (size_t j = 0; j < s->segment[i].layer[k].n_steps; j++) {
+        Step *step = s->segment[i].layer[k].step[j];
+        step->number = ++number;
+        for (size_t b = 0; b < step->n_body; b++) step->body[b].number = ++number;
+      }
+  return number;
+}
+
+/* ---- the table ---- */
+
+/* "1x129x192": extents alone, or a type where it is not float32. */
+static void add_shape(Text *t, const Value *v) {
+  if (v->dtype != DT_F32) text_add(t, "%s ", dtype_short(v->dtype));
+  if (v->shape.rank == 0) text_add(t, "1");
+  for (int i = 0; i < v->shape.rank; i++) text_add(t, "%s%lld", i ? "x" : "", (long long)v->shape.dim[i].n);
+}
+
+/* "1x129x192 * 192x576 -> 1x129x576": the first input, a constant matrix or filter, and the first output. */
+static const char *step_shape(Ctx *c, const Node *n) {
+  Text t = {.ctx = c};
+  if (n->n_own > 0 && n->in[0]) add_shape(&t, n->in[0]);
+  for (int i = 1; i < n->n_own; i++)
+    if (n->in[i] && n->in[i]->tensor && n->in[i]->shape.rank > 1) {
+      text_add(&t, " * ");
+      add_shape(&t, n->in[i]);
+      break;
+    }
+  text_add(&t, t.len ? " -> " : "-> ");
+  if (n->n_out > 0 && n->out[0]) add_shape(&t, n->out[0]);
+  return t.text;
+}
+
+enum { LONGEST = 100 };
+
+/* Of a long path the end, which says more than its beginning. */
+static const char *string_literal(Ctx *c, const char *text) {
+  const char *safe = text_harmless(c, text ? text : "");
+  size_t n = strlen(safe);
+  return n > LONGEST ? ctx_format(c, "\"...%s\"", safe + n - LONGEST) : ctx_format(c, "\"%s\"", safe);
+}
+
+static void add_step(Emission *e, Text *t, const Layer *l, const Step *s, const Step *loop) {
+  Ctx *c = e->ctx;
+  const Node *n = s->node;
+  const char *op = n->op_type ? n->op_type : op_info(n->op)->name;
+  bool body = loop && loop != s;
+  line_add(t, "    {%s, %s, %s,", string_literal(c, s->kernel ? s->kernel->name : "expert loop"), string_literal(c, op),
+           string_literal(c, l->scope));
+  line_add(t, "     %s,", string_literal(c, n->name));
+  line_add(t, "     %s, %d, %lld, %lld, %lld},", string_literal(c, step_shape(c, n)), loop ? loop->number : 0,
+           (long long)s->macs, (long long)s->bytes, (long long)(loop && !body ? 0 : s->weight_bytes));
+}
+
+char *emit_trace(Emission *e) {
+  Text t = {.ctx = e->ctx};
+  const char *n = e->name;
+  text_add(
+      &t,
+      "/* %s_trace.c: what the network's steps are, by number, for builds with -DMOECC_TRACE: kernel, operator, "
+      "layer,\n"
+      " * node, shapes, the expert loop it is in, multiply-adds, bytes read and written, and bytes of weights. */\n"
+      "#include \"moecc_rt_trace.h\"\n\n#ifdef MOECC_TRACE\n\n",
+      n);
+  int count = 0;
+  text_add(&t, "extern const moecc_step %s_trace_steps[];\nextern const size_t %s_trace_count;\n\n", n, n);
+  text_add(&t, "/* clang-format off */\nconst moecc_step %s_trace_steps[] = {\n", n);
+  for (size_t i = 0; i < e->schedule->n_segments; i++)
+    for (size_t k = 0; k < e->schedule->segment[i].n_layers; k++) {
+      const Layer *l = &e->schedule->segment[i].layer[k];
+      for (size_t j = 0; j < l->n_steps; j++) {
+        const Step *s = l->step[j], *loop = s->kind == STEP_EXPERTS ? s : NULL;
+        add_step(e, &t, l, s, loop);
+        count++;
+        for (size_t b = 0; b < s->n_body; b++, count++) add_step(e, &t, l, &s->body[b], loop);
+      }
+    }
+  if (!count) text_add(&t, "    {\"\", \"\", \"\", \"\", \"\", 0, 0, 0, 0},\n");
+  text_add(&t, "};\n/* clang-format on */\nconst size_t %s_trace_count = %d;\n\n#endif\n", n, count);
+  return t.text;
+}

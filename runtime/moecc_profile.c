@@ -1,0 +1,348 @@
+/* Sums up traces, and writes them for viewers: see moecc_profile.h. */
+#include "moecc_profile.h"
+
+#ifdef MOECC_TRACE
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "moecc_simd.h"
+
+enum { MOST_EVENTS = 1 << 20 }; /* of each thread; memory that is not touched costs nothing */
+
+/* ---- what one core can do ---------------------------------------------------------------------------------------- */
+
+enum { CHAINS = 12, ROUNDS = 20000, TRIES = 6 };
+
+/* Multiply-adds alone, in as many chains as hide their latency and fit in 16 registers. The chains differ, or a
+ * compiler would make them one. */
+static float multiply_add(float x) {
+  vf s0 = vf_set1(x), s1 = vf_set1(x + 1), s2 = vf_set1(x + 2), s3 = vf_set1(x + 3), s4 = vf_set1(x + 4);
+  vf s5 = vf_set1(x + 5), s6 = vf_set1(x + 6), s7 = vf_set1(x + 7), s8 = vf_set1(x + 8), s9 = vf_set1(x + 9);
+  vf s10 = vf_set1(x + 10), s11 = vf_set1(x + 11);
+  const vf a = vf_set1(0.5f), b = vf_set1(x);
+  long i;
+  for (i = 0; i < ROUNDS; i++) {
+    s0 = vf_fma(s0, a, b), s1 = vf_fma(s1, a, b), s2 = vf_fma(s2, a, b), s3 = vf_fma(s3, a, b);
+    s4 = vf_fma(s4, a, b), s5 = vf_fma(s5, a, b), s6 = vf_fma(s6, a, b), s7 = vf_fma(s7, a, b);
+    s8 = vf_fma(s8, a, b), s9 = vf_fma(s9, a, b), s10 = vf_fma(s10, a, b), s11 = vf_fma(s11, a, b);
+  }
+  return vf_get((s0 + s1 + s2 + s3) + (s4 + s5 + s6 + s7) + (s8 + s9 + s10 + s11), 0);
+}
+
+/* GFLOP/s of one core at this moment: the best of a few short tries, since the processor may be wanted elsewhere. */
+static double measure_peak(void) {
+  volatile float seen = 1.0f;
+  double best = 0;
+  int i;
+  for (i = 0; i < TRIES; i++) {
+    uint64_t start = moecc_trace_now(), ns;
+    double rate;
+    seen = multiply_add(seen * 0.0f + 1.0f);
+    ns = moecc_trace_now() - start;
+    rate = 2.0 * (double)(CHAINS * ROUNDS * VF_LANES) / (double)(ns > 0 ? ns : 1);
+    if (rate > best) best = rate;
+  }
+  return best;
+}
+
+/* ---- summing up -------------------------------------------------------------------------------------------------- */
+
+const moecc_pool *moecc_profile_start(moecc_profile *p, const moecc_step *steps, size_t n, const moecc_pool *pool,
+                                      size_t runs, int keep) {
+  const unsigned threads = pool ? pool->threads : 1;
+  memset(p, 0, sizeof *p);
+  p->steps = steps;
+  p->n_steps = n;
+  p->runs = runs;
+  p->keep = keep;
+  p->memory = malloc(moecc_trace_bytes(threads, MOST_EVENTS));
+  p->sum = calloc(n + 1, sizeof *p->sum);
+  p->ns = calloc(runs * n + 1, sizeof *p->ns);
+  p->call = calloc(runs + 1, sizeof *p->call);
+  p->peak = calloc(runs + 1, sizeof *p->peak);
+  if (!p->memory || !p->sum || !p->ns || !p->call || !p->peak) return NULL;
+  moecc_trace_start(&p->trace, pool, p->memory, MOST_EVENTS);
+  return &p->trace.pool;
+}
+
+void moecc_profile_stop(moecc_profile *p) {
+  moecc_trace_stop();
+  free(p->memory);
+  free(p->sum);
+  free(p->ns);
+  free(p->call);
+  free(p->peak);
+}
+
+void moecc_profile_task(moecc_profile *p) {
+  p->done = 0;
+  memset(p->sum, 0, p->n_steps * sizeof *p->sum);
+  memset(p->ns, 0, p->runs * p->n_steps * sizeof *p->ns);
+}
+
+static void add_event(moecc_profile *p, const moecc_event *e, double *ns) {
+  moecc_step_sum *sum = p->sum + e->number - 1;
+  const uint64_t time = e->end - e->begin;
+  if (e->kind == MOECC_EVENT_CALL) p->call[p->done] = (double)time;
+  if (e->number == 0 || e->number > p->n_steps) return;
+  switch (e->kind) {
+  case MOECC_EVENT_STEP:
+    sum->calls++;
+    ns[e->number - 1] += (double)time;
+    break;
+  case MOECC_EVENT_LOAD:
+    sum->load += time;
+    ns[e->number - 1] -= (double)time;
+    break;
+  case MOECC_EVENT_LOOP: sum->loop += time; break;
+  case MOECC_EVENT_SHARE: sum->share += time; break;
+  default: break;
+  }
+}
+
+void moecc_profile_call(moecc_profile *p, const char *task, long number) {
+  const moecc_events *own = &p->trace.events[0];
+  unsigned thread;
+  size_t i;
+  if (own->n > 0 && own->event[own->n - 1].kind == MOECC_EVENT_CALL) own->event[own->n - 1].what = task;
+  if (p->keep) return;
+  if (number >= 0 && p->done < p->runs) {
+    for (thread = 0; thread < p->trace.pool.threads; thread++)
+      for (i = 0; i < p->trace.events[thread].n; i++)
+        add_event(p, &p->trace.events[thread].event[i], p->ns + p->done * p->n_steps);
+    p->peak[p->done++] = measure_peak();
+  }
+  moecc_trace_clear(&p->trace);
+}
+
+/* ---- lines for programs ------------------------------------------------------------------------------------------ */
+
+static int by_value(const void *a, const void *b) {
+  const double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+/* Sorts what it looks at: every `step`th of n numbers. */
+static double median(const double *x, size_t n, size_t step, double *room) {
+  size_t i;
+  if (n == 0) return 0;
+  for (i = 0; i < n; i++) room[i] = x[i * step];
+  qsort(room, n, sizeof *room, by_value);
+  return (room[(n - 1) / 2] + room[n / 2]) / 2;
+}
+
+static void print_step(const moecc_profile *p, FILE *f, size_t i, double ns) {
+  const moecc_step *s = &p->steps[i];
+  const moecc_step_sum *sum = &p->sum[i];
+  const double runs = (double)p->done;
+  fprintf(f, "step\t%zu\t%u\t%.17g\t%.1f\t%.1f\t%.1f\t%.1f\t%llu\t%llu\t%llu\t%s\t%s\t%s\t%s\t%s\n", i + 1, s->loop,
+          (double)sum->calls / runs, ns, (double)sum->load / runs, (double)sum->loop / runs, (double)sum->share / runs,
+          (unsigned long long)s->macs, (unsigned long long)s->bytes, (unsigned long long)s->weights, s->kernel, s->op,
+          s->layer, s->node, s->shape);
+}
+
+void moecc_profile_print(const moecc_profile *p, FILE *f) {
+  double *room = calloc(p->runs + 1, sizeof *room);
+  size_t i, lost = 0;
+  unsigned thread;
+  if (!room) return;
+  for (thread = 0; thread < p->trace.pool.threads; thread++) lost += p->trace.events[thread].lost;
+  fprintf(f, "profile\t%u\t%zu\t%zu\n", p->trace.pool.threads, p->done, lost);
+  fprintf(f, "call\t%.1f\n", median(p->call, p->done, 1, room));
+  fprintf(f, "peak\t%.3f", median(p->peak, p->done, 1, room));
+  fprintf(f, "\t%.3f\n", p->done > 0 ? room[p->done - 1] : 0.0);
+  for (i = 0; i < p->n_steps && p->done > 0; i++)
+    if (p->sum[i].calls > 0) print_step(p, f, i, median(p->ns + i, p->done, p->n_steps, room));
+  free(room);
+}
+
+/* ---- trace-event JSON -------------------------------------------------------------------------------------------- */
+
+typedef struct Writer {
+  FILE *f;
+  const moecc_profile *p;
+  uint64_t zero; /* when the trace begins */
+  size_t n;
+} Writer;
+
+static void begin_object(Writer *w) { fprintf(w->f, "%s\n", w->n++ > 0 ? "," : ""); }
+
+/* A span, up to its arguments, which the caller adds and closes. Names are printable ASCII without quotes, but for the
+ * task's, which is made so here. */
+static void begin_span(Writer *w, const char *name, const char *category, unsigned thread, uint64_t begin,
+                       uint64_t end) {
+  begin_object(w);
+  fputs("{\"name\": \"", w->f);
+  for (; *name; name++) fputc(*name == '"' || *name == '\\' || (unsigned char)*name < 32 ? '_' : *name, w->f);
+  fprintf(w->f, "\", \"cat\": \"%s\", \"ph\": \"X\", \"pid\": 1, \"tid\": %u, \"ts\": %.3f, \"dur\": %.3f, \"args\": {",
+          category, thread, (double)(begin - w->zero) * 1e-3, (double)(end - begin) * 1e-3);
+}
+static void end_span(Writer *w) { fputs("}}", w->f); }
+
+static const moecc_step *step_of(const Writer *w, const moecc_event *e) {
+  return e->number > 0 && e->number <= w->p->n_steps ? &w->p->steps[e->number - 1] : NULL;
+}
+
+static void write_step(Writer *w, const moecc_event *e) {
+  const moecc_step *s = step_of(w, e);
+  if (!s) return;
+  begin_span(w, s->kernel, s->op, 0, e->begin, e->end);
+  fprintf(w->f,
+          "\"step\": %u, \"node\": \"%s\", \"shape\": \"%s\", \"macs\": %llu, \"bytes\": %llu, \"weight_bytes\": %llu",
+          (unsigned)e->number, s->node, s->shape, (unsigned long long)s->macs, (unsigned long long)s->bytes,
+          (unsigned long long)s->weights);
+  end_span(w);
+}
+
+static void write_load(Writer *w, const moecc_event *e) {
+  const moecc_unit *unit = e->what;
+  begin_span(w, unit->name ? unit->name : "weights", "load", 0, e->begin, e->end);
+  fprintf(w->f, "\"step\": %u, \"slot\": %u, \"bytes\": %llu", (unsigned)e->number, (unsigned)e->index,
+          (unsigned long long)unit->bytes);
+  end_span(w);
+}
+
+/* Steps that follow one another and belong together: a layer, an expert loop, or one expert in it. */
+static size_t end_of_layer(const Writer *w, const moecc_event *e, size_t i, size_t n) {
+  const char *layer = step_of(w, &e[i])->layer;
+  size_t last = i;
+  for (; i < n && e[i].kind != MOECC_EVENT_CALL; i++) {
+    if (e[i].kind != MOECC_EVENT_STEP) continue;
+    if (strcmp(step_of(w, &e[i])->layer, layer) != 0) break;
+    last = i;
+  }
+  return last;
+}
+
+static size_t end_of_loop(const Writer *w, const moecc_event *e, size_t i, size_t n) {
+  const uint32_t loop = step_of(w, &e[i])->loop;
+  size_t last = i;
+  for (; i < n && e[i].kind != MOECC_EVENT_CALL; i++) {
+    if (e[i].kind != MOECC_EVENT_STEP) continue;
+    if (step_of(w, &e[i])->loop != loop) break;
+    last = i;
+  }
+  return last;
+}
+
+/* What was recorded while a step was under way stands before it. */
+static size_t begin_of_step(const moecc_event *e, size_t i) {
+  while (i > 0 && e[i - 1].kind != MOECC_EVENT_STEP && e[i - 1].kind != MOECC_EVENT_CALL) i--;
+  return i;
+}
+
+/* An expert's steps end where the loop's own step comes round again. */
+static size_t end_of_expert(const moecc_event *e, size_t i, size_t last, uint32_t loop) {
+  size_t end = i;
+  for (; i <= last; i++) {
+    if (e[i].kind != MOECC_EVENT_STEP) continue;
+    if (e[i].number == loop && end != i) break;
+    end = i;
+  }
+  return end;
+}
+
+/* The experts that had tokens, each with its queue's length. */
+static void write_loop(Writer *w, const moecc_event *e, size_t i, size_t last) {
+  const uint32_t loop = step_of(w, &e[i])->loop;
+  const char *separator = "";
+  unsigned used = 0;
+  size_t k;
+  begin_span(w, "experts", "experts", 0, e[i].begin, e[last].end);
+  fprintf(w->f, "\"step\": %u, \"tokens\": {", (unsigned)loop);
+  for (k = begin_of_step(e, i); k <= last; k++) {
+    if (e[k].kind != MOECC_EVENT_EXPERT) continue;
+    fprintf(w->f, "%s\"%u\": %u", separator, (unsigned)e[k].index, (unsigned)e[k].count);
+    separator = ", ";
+    used++;
+  }
+  fprintf(w->f, "}, \"experts_used\": %u", used);
+  end_span(w);
+}
+
+static void write_expert(Writer *w, const moecc_event *e, size_t i, size_t last, uint32_t loop) {
+  const moecc_event *mark = &e[begin_of_step(e, i)];
+  const size_t end = end_of_expert(e, i, last, loop);
+  char name[32];
+  while (mark < e + i && mark->kind != MOECC_EVENT_EXPERT) mark++;
+  if (mark == e + i) return;
+  (void)snprintf(name, sizeof name, "expert %u", (unsigned)mark->index);
+  begin_span(w, name, "expert", 0, e[i].begin, e[end].end);
+  fprintf(w->f, "\"tokens\": %u", (unsigned)mark->count);
+  end_span(w);
+}
+
+static void write_caller(Writer *w, const moecc_event *e, size_t n) {
+  size_t layer_end = 0, loop_end = 0, i;
+  int in_layer = 0, in_loop = 0;
+  for (i = 0; i < n; i++) {
+    const moecc_step *s = e[i].kind == MOECC_EVENT_STEP ? step_of(w, &e[i]) : NULL;
+    if (e[i].kind == MOECC_EVENT_CALL) {
+      begin_span(w, e[i].what ? (const char *)e[i].what : "call", "call", 0, e[i].begin, e[i].end);
+      end_span(w);
+    }
+    if (e[i].kind == MOECC_EVENT_LOAD) write_load(w, &e[i]);
+    if (!s) continue;
+    if (!in_layer || i > layer_end) {
+      layer_end = end_of_layer(w, e, i, n);
+      in_layer = 1;
+      begin_span(w, *s->layer ? s->layer : "(no layer)", "layer", 0, e[i].begin, e[layer_end].end);
+      end_span(w);
+    }
+    if (s->loop > 0 && (!in_loop || i > loop_end)) {
+      loop_end = end_of_loop(w, e, i, n);
+      in_loop = 1;
+      write_loop(w, e, i, loop_end);
+    }
+    if (s->loop > 0 && e[i].number == s->loop) write_expert(w, e, i, loop_end, s->loop);
+    write_step(w, &e[i]);
+  }
+}
+
+static void write_shares(Writer *w, unsigned thread) {
+  const moecc_events *list = &w->p->trace.events[thread];
+  size_t i;
+  for (i = 0; i < list->n; i++) {
+    const moecc_event *e = &list->event[i];
+    const moecc_step *s = step_of(w, e);
+    if (e->kind != MOECC_EVENT_SHARE || !s) continue;
+    begin_span(w, s->kernel, "share", thread, e->begin, e->end);
+    fprintf(w->f, "\"step\": %u, \"first\": %u, \"items\": %u", (unsigned)e->number, (unsigned)e->index,
+            (unsigned)e->count);
+    end_span(w);
+  }
+}
+
+static void write_thread_name(Writer *w, unsigned thread) {
+  begin_object(w);
+  fprintf(w->f, "{\"name\": \"thread_name\", \"ph\": \"M\", \"pid\": 1, \"tid\": %u, \"args\": {\"name\": \"%s %u\"}}",
+          thread, thread > 0 ? "worker" : "caller,", thread);
+}
+
+int moecc_profile_write(const moecc_profile *p, const char *path) {
+  Writer w = {NULL, NULL, UINT64_MAX, 0};
+  const moecc_events *own = &p->trace.events[0];
+  unsigned thread;
+  size_t i;
+  int failed;
+  w.p = p;
+  w.f = fopen(path, "w");
+  if (!w.f) return 0;
+  for (i = 0; i < own->n; i++)
+    if (own->event[i].begin < w.zero) w.zero = own->event[i].begin;
+  fputs("{\"displayTimeUnit\": \"ns\", \"traceEvents\": [", w.f);
+  for (thread = 0; thread < p->trace.pool.threads; thread++) write_thread_name(&w, thread);
+  write_caller(&w, own->event, own->n);
+  for (thread = 0; thread < p->trace.pool.threads; thread++) write_shares(&w, thread);
+  fputs("\n]}\n", w.f);
+  failed = ferror(w.f);
+  return fclose(w.f) == 0 && !failed;
+}
+
+#else
+
+/* Without MOECC_TRACE there is nothing here. */
+typedef int moecc_profile_is_not_built;
+
+#endif
