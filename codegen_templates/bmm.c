@@ -27,8 +27,9 @@ typedef struct {
   int64_t w_row, w_column;
 } KERNEL_args;
 
-static void KERNEL_tile(size_t rows, const float *const *x, size_t k, const float *w, float *out) {
-  moecc_tile(MR, NR / VF_LANES, rows, x, 1, k, w, NR, w, out, NR);
+MOECC_APART void KERNEL_tile(size_t rows, const float *const *x, size_t k, const float *w, float *out) {
+  const moecc_fetch none = {w, 0};
+  moecc_tile_on(MR, NR / VF_LANES, rows, x, 1, k, w, NR, none, 0, out, NR);
 }
 
 /* Columns col … of w as a panel, filled up with zeros. */

@@ -91,11 +91,10 @@ MOECC_INLINE void KERNEL_vector(const KERNEL_args *a, const float *const *at, si
 static void KERNEL_output(const KERNEL_args *a, const float *const *at, int64_t oy, size_t first, size_t c) {
   const KERNEL_shape *s = a->s;
   const int64_t iy = oy * s->stride_y - s->top;
-  const int64_t above = iy < 0 ? (-iy + s->step_y - 1) / s->step_y : 0;
-  const int64_t from = above < s->taps_y ? above : s->taps_y;
-  const int64_t below = iy < s->in_y ? (s->in_y - iy + s->step_y - 1) / s->step_y : 0;
-  const int64_t to = below < s->taps_y ? below : s->taps_y;
-  const size_t lines = to > from ? (size_t)(to - from) : 0, out_x = (size_t)s->out_x;
+  int64_t from = 0, to = s->taps_y;
+  while (from < to && iy + from * s->step_y < 0) from++;
+  while (to > from && iy + (to - 1) * s->step_y >= s->in_y) to--;
+  const size_t lines = (size_t)(to - from), out_x = (size_t)s->out_x;
   const float *w = a->w + c * (size_t)s->taps_y * TAPS + (size_t)from * TAPS * VF_LANES;
   at += (size_t)(from * s->step_y) * a->columns;
   for (size_t ox = 0; ox < out_x; ox += PIXELS, at += PIXELS * STRIDE) {

@@ -77,8 +77,9 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
     for (size_t i = begin; i < end; i++) {
       const size_t panel = i % a->panels, first = moecc_cut(a->rows, a->blocks, i / a->panels);
       const size_t rows = moecc_cut(a->rows, a->blocks, i / a->panels + 1) - first, tiles = (rows + MR - 1) / MR;
-      const float *w = a->w + (panel * a->k + from) * NR, *next = a->w + ((i + 1) % a->panels * a->k + from) * NR;
-      if (i + 1 == end) next = from + depth < a->k ? a->w + (begin % a->panels * a->k + from + depth) * NR : NULL;
+      const float *w0 = a->w + from * NR, *w = w0 + panel * a->k * NR;
+      const float *next = moecc_next_panel(w0, a->k * NR, a->panels, i, end, a->panels * a->blocks);
+      if (i + 1 == end && from + depth < a->k) next = a->w + (begin % a->panels * a->k + from + depth) * NR;
       for (size_t t = 0; t < tiles; t++) {
         const size_t row = first + moecc_cut(rows, tiles, t), here = first + moecc_cut(rows, tiles, t + 1) - row;
         KERNEL_piece(a, from, depth, row, here, panel * NR, w, moecc_fetch_next(w, next, depth, NR, t, tiles));

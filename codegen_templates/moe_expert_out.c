@@ -16,8 +16,9 @@ typedef struct {
   size_t count, k, n, panels, blocks;
 } KERNEL_args;
 
-static void KERNEL_tile(size_t rows, const float *const *x, size_t k, const float *w, const float *ahead, float *out) {
-  moecc_tile(MR, NR / VF_LANES, rows, x, 1, k, w, NR, ahead, out, NR);
+MOECC_APART void KERNEL_tile(size_t rows, const float *const *x, size_t k, const float *w, moecc_fetch fetch,
+                             float *out) {
+  moecc_tile_on(MR, NR / VF_LANES, rows, x, 1, k, w, NR, fetch, 0, out, NR);
 }
 
 /* Adds a tile of sums, weighted, to its tokens' rows. */
@@ -41,12 +42,13 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
   for (size_t i = begin; i < end; i++) {
     size_t panel = i % a->panels, first = moecc_cut(a->count, a->blocks, i / a->panels);
     size_t rows = moecc_cut(a->count, a->blocks, i / a->panels + 1) - first, tiles = (rows + MR - 1) / MR;
-    const float *w = a->w + panel * a->k * NR, *next = i + 1 < end ? a->w + (i + 1) % a->panels * a->k * NR : NULL;
+    const float *w = a->w + panel * a->k * NR,
+                *next = moecc_next_panel(a->w, a->k * NR, a->panels, i, end, a->panels * a->blocks);
     for (size_t t = 0; t < tiles; t++) {
       size_t row = first + moecc_cut(rows, tiles, t), here = first + moecc_cut(rows, tiles, t + 1) - row;
-      const float *x[MR];
+      const float *x[MR] = {0};
       for (size_t r = 0; r < here; r++) x[r] = a->hidden + (row + r) * a->k;
-      KERNEL_tile(here, x, a->k, w, moecc_ahead(w, next, a->k, NR, t), sum);
+      KERNEL_tile(here, x, a->k, w, moecc_fetch_next(w, next, a->k, NR, t, tiles), sum);
       KERNEL_finish(a, sum, row, here, panel * NR);
     }
   }

@@ -6,7 +6,7 @@
  *   y[r][c][n] = EPILOGUE(sum over a, i of R[r][a][i] * h[a][i][c][n])
  * R[r][a]: the weights of x's rows in row r * stride + a * step - pad of the resampled picture, none outside of it; C:
  * the same of columns. So borders come out as if the picture had been made and padded with zeros.
- * x: pixels of contiguous channels, strides in the table; y: dense. w: panels of NR columns, each taps * channels times
+ * x and y: pixels of contiguous channels, strides in the table. w: panels of NR columns, each taps * channels times
  * NR elements, the last filled up with zeros. rows, columns: for each row (column) of the resampled picture the indices
  * of x's that it is made of; wy, wx: their weights. Any sizes >= 1.
  * Work items: panels, images, bands of columns, blocks of rows; h is kept in a ring of x's rows, which one item leaves
@@ -34,7 +34,7 @@ typedef struct {
   int64_t in, middle, out, taps, stride, step, pad, near;
 } KERNEL_extent;
 typedef struct {
-  int64_t images, channels, n, image_stride, line_stride, pixel_stride;
+  int64_t images, channels, n, image_stride, line_stride, pixel_stride, pitch; /* pitch: of y's pixels */
   KERNEL_extent y, x;
   int64_t block, band; /* rows and columns of y in an item, both even */
   int64_t ring, wide;  /* rows and columns of x that an item reads at most */
@@ -82,7 +82,7 @@ MOECC_APART void KERNEL_tile(size_t rows, const float *const *x, size_t length, 
 
 /* ---- what is read of an axis ------------------------------------------------------------------------------------- */
 
-static size_t KERNEL_most_terms(const KERNEL_extent *e) { return (size_t)(2 * e->taps * e->near); }
+static size_t KERNEL_most(const KERNEL_extent *e) { return (size_t)(2 * e->taps * e->near); }
 
 /* Elements *first … *last - 1 of x are what elements from … to - 1 of y read. */
 static void KERNEL_reach(const KERNEL_extent *e, const int64_t *index, const float *weight, int64_t from, int64_t to,
@@ -127,7 +127,7 @@ static void KERNEL_touch(const KERNEL_args *a, KERNEL_strip *p, size_t count) {
   for (; count > 0 && p->write[0] < p->until; count--) {
     const size_t row = (p->image * (size_t)s->y.out + (size_t)p->write[0]) * (size_t)s->x.out + (size_t)p->write[1];
     for (size_t i = p->panel * NR; i < p->panel * NR + NR; i += MOECC_LINE)
-      if (i < (size_t)s->n) moecc_touch(a->y + row * (size_t)s->n + i);
+      if (i < (size_t)s->n) moecc_touch(a->y + row * (size_t)s->pitch + i);
     if (++p->write[1] < p->last) continue;
     p->write[1] = p->first;
     p->write[0]++;
@@ -138,7 +138,7 @@ static void KERNEL_touch(const KERNEL_args *a, KERNEL_strip *p, size_t count) {
 static void KERNEL_products(const KERNEL_args *a, KERNEL_strip *p, size_t tap, size_t pixels, size_t touch) {
   const KERNEL_shape *s = a->s;
   const size_t depth = (size_t)s->channels, tiles = (pixels + MR - 1) / MR, taps = (size_t)s->x.taps;
-  const size_t share = p->fetch_size / ((size_t)s->y.taps * taps * (tiles + !tiles));
+  const size_t share = p->fetch_size / ((size_t)s->y.taps * taps * (tiles + 1));
   const float *w = p->w + tap * taps * depth * NR;
   moecc_fetch fetch = {p->fetch + tap * taps * tiles * share, (share + depth - 1) / depth};
   float *v = p->v;
@@ -173,7 +173,7 @@ static void KERNEL_pair(const KERNEL_term *term, size_t terms, const float *v, f
 /* Rows from … to - 1 of x: their h, into the ring. */
 static void KERNEL_rows(const KERNEL_args *a, KERNEL_strip *p, int64_t from, int64_t to, size_t touch) {
   const KERNEL_shape *s = a->s;
-  const size_t most = KERNEL_most_terms(&s->x), wide = (size_t)(p->last - p->first);
+  const size_t most = KERNEL_most(&s->x), wide = (size_t)(p->last - p->first);
   const float **at = p->at;
   for (int64_t i = from; i < to; i++)
     for (int64_t j = p->left; j < p->left + p->cols; j++) *at++ = p->x + i * s->line_stride + j * s->pixel_stride;
@@ -217,7 +217,7 @@ static void KERNEL_make(const KERNEL_args *a, KERNEL_strip *p, int64_t from, int
 /* The epilogue of a pixel's sums, and its columns that exist. */
 MOECC_INLINE void KERNEL_finish(const KERNEL_args *a, const vf *sum, size_t row, size_t col) {
   const size_t n = (size_t)a->s->n, columns = n - col < NR ? n - col : NR;
-  float *y = a->y + row * n + col;
+  float *y = a->y + row * (size_t)a->s->pitch + col;
   MOECC_UNROLL for (size_t v = 0; v < NR / VF_LANES; v++) {
     const size_t i = v * VF_LANES;
     if (i + VF_LANES <= columns)
@@ -270,8 +270,8 @@ static KERNEL_strip KERNEL_memory(const KERNEL_args *a, unsigned thread) {
   p.ring = a->scratch + thread * a->scratch_size;
   p.v = p.ring + (size_t)(s->y.taps * s->ring * s->band) * NR;
   p.across = (KERNEL_term *)(void *)(a->lists + thread * a->lists_size);
-  p.down = p.across + (size_t)s->band / 2 * KERNEL_most_terms(&s->x);
-  p.at = (const float **)(void *)(p.down + KERNEL_most_terms(&s->y));
+  p.down = p.across + (size_t)s->band / 2 * KERNEL_most(&s->x);
+  p.at = (const float **)(void *)(p.down + KERNEL_most(&s->y));
   p.count = (size_t *)(void *)(p.at + (size_t)(s->run * s->wide));
   return p;
 }
@@ -279,7 +279,7 @@ static KERNEL_strip KERNEL_memory(const KERNEL_args *a, unsigned thread) {
 /* Begins strip number `number`: panel, image and band. */
 static void KERNEL_begin(const KERNEL_args *a, KERNEL_strip *p, size_t number) {
   const KERNEL_shape *s = a->s;
-  const size_t band = number % a->bands, most = KERNEL_most_terms(&s->x);
+  const size_t band = number % a->bands, most = KERNEL_most(&s->x);
   p->image = number / a->bands % (size_t)s->images;
   p->panel = number / a->bands / (size_t)s->images;
   p->x = a->x + (int64_t)p->image * s->image_stride;

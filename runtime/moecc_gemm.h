@@ -42,7 +42,8 @@ static inline const float *moecc_ahead(const float *w, const float *next, size_t
   return next && tile * MOECC_LINE < columns ? next + tile * depth * MOECC_LINE : w;
 }
 
-/* What is prefetched while a tile is computed: `at` and, each step of k later, `step` floats further. */
+/* What is prefetched while a tile is computed: what lies at `at` and, each step of k later, `step` floats further; up
+ * to three lines a step. It may be behind the end of the weights, where as a rule the next ones lie: nothing is read. */
 typedef struct {
   const float *at;
   size_t step;
@@ -54,7 +55,7 @@ static inline moecc_fetch moecc_fetch_next(const float *w, const float *next, si
                                            size_t tiles) {
   size_t step = (columns + tiles - 1) / tiles;
   moecc_fetch f = {w, 0};
-  if (step > MOECC_LINE) step = MOECC_LINE;
+  if (step > 3 * MOECC_LINE) step = 3 * MOECC_LINE;
   if (next && tile * step < columns) {
     f.at = next + tile * step * depth;
     f.step = step;
@@ -62,13 +63,12 @@ static inline moecc_fetch moecc_fetch_next(const float *w, const float *next, si
   return f;
 }
 
-/* Brings the line at p near, to be written. */
-static inline void moecc_touch(const float *p) {
-#if defined(__TINYC__)
-  (void)p;
-#else
-  __builtin_prefetch(p, 1, 2);
-#endif
+/* The panel that work item i + 1 of a thread's items up to `end` wants, items going through the panels of w again and
+ * again, `items` in all: NULL behind a thread's last, and behind the last of all what lies there. */
+static inline const float *moecc_next_panel(const float *w, size_t size, size_t panels, size_t i, size_t end,
+                                            size_t items) {
+  if (i + 1 == items) return w + panels * size;
+  return i + 1 < end ? w + (i + 1) % panels * size : NULL;
 }
 
 #if defined(__TINYC__)
@@ -114,6 +114,10 @@ MOECC_INLINE void moecc_tile_rows(size_t rows, size_t vectors, const float *cons
     MOECC_UNROLL for (size_t r = 0; r < rows; r++) row[r] = x[r];
     for (size_t k = 0; k < length; k++, w += step, fetch.at += fetch.step) {
       __builtin_prefetch(fetch.at, 0, 2);
+      if (fetch.step > MOECC_LINE) {
+        __builtin_prefetch(fetch.at + MOECC_LINE, 0, 2);
+        __builtin_prefetch(fetch.at + 2 * MOECC_LINE, 0, 2);
+      }
       vf b[MOECC_TILE_COLUMNS / VF_LANES];
       MOECC_UNROLL for (size_t v = 0; v < vectors; v++) b[v] = vf_load(w + v * VF_LANES);
       MOECC_UNROLL for (size_t r = 0; r < rows; r++) {

@@ -5,7 +5,7 @@
  * by zero gives 0. Of libm only exact functions are used (sqrt, floor, ceil, trunc, rint, fmod).
  *
  * Errors (largest, against the exact value):  exp, log, erf, tanh, sigmoid, softplus under 3 ULP (exp under 1);
- * gelu and gelu_tanh within 2e-7 (1 + |x|) and right in the tails. Polynomials are minimax fits of our own.
+ * gelu and gelu_tanh within 2e-7 (1 + |x|); gelu by a table (see vf_gelu) has no tail below -5.8. Polynomials are minimax fits of our own.
  */
 #ifndef MOECC_MATH_H
 #define MOECC_MATH_H
@@ -113,12 +113,76 @@ static inline vf vf_normal_tail(vf a) {
   return vf_scale_near(vf_exp_core((t - n) * vf_set1(0x1.62e43p-1f)), n);
 }
 
+#ifdef VF_TABLE
+
+/* x times the normal distribution's share below x (the erf form of GELU): max(x, 0) less |x| times the share below
+ * -|x|, which is a table of polynomials, each about the middle of its piece of |x|, the last of them 0 (from 5.8 or 5.7
+ * on less than 6e-8 is left). The number of the piece stands in the low bits of z. */
+static inline vf vf_gelu(vf x) {
+#if VF_TABLE == 16
+  enum { DEGREE = 5 };
+  const float per_unit = 2.5f, most = 6.1f;
+  static const float c[DEGREE + 1][VF_TABLE] __attribute__((aligned(64))) = {
+      {0, 0x1.1a474ap-3f, 0x1.5b1a9ap-3f, 0x1.1acb96p-3f, 0x1.6721f6p-4f, 0x1.74bcf8p-5f, 0x1.425714p-6f,
+       0x1.d4de48p-8f, 0x1.2034dap-9f, 0x1.2c4ebap-11f, 0x1.09ada2p-13f, 0x1.8f8e24p-16f, 0x1.ff1ae6p-19f,
+       0x1.162ffap-21f, 0x1.01ca42p-24f, 0},
+      {0x1.999996p-3f, 0x1.433522p-4f, -0x1.04cdfcp-7f, -0x1.8282a6p-5f, -0x1.91fa76p-5f, -0x1.1749ap-5f,
+       -0x1.2a831cp-6f, -0x1.0101f6p-7f, -0x1.6bf528p-9f, -0x1.ac9a54p-11f, -0x1.a67dfep-13f, -0x1.5e16c2p-15f,
+       -0x1.e91e16p-18f, -0x1.20a3p-20f, -0x1.203596p-23f, 0},
+      {-0x1.05728p-4f, -0x1.bc13b4p-5f, -0x1.0233f6p-5f, -0x1.1d1928p-7f, 0x1.45a126p-8f, 0x1.1b11f4p-7f,
+       0x1.b97cb4p-8f, 0x1.e4bdf6p-9f, 0x1.9bfeeap-10f, 0x1.1947ccp-11f, 0x1.3a4c16p-13f, 0x1.227d2p-15f,
+       0x1.bf325cp-18f, 0x1.2000fcp-20f, 0x1.376694p-23f, 0},
+      {-0x1.0cb364p-17f, 0x1.8b674cp-8f, 0x1.102984p-7f, 0x1.a1032cp-8f, 0x1.6553cp-9f, 0x1.1b4f94p-23f,
+       -0x1.088106p-10f, -0x1.dbfa24p-11f, -0x1.0a3efap-11f, -0x1.b98988p-13f, -0x1.1f6376p-14f, -0x1.2d9ed8p-16f,
+       -0x1.030e84p-18f, -0x1.6f9324p-21f, -0x1.b1836ep-24f, 0},
+      {0x1.c6aec8p-10f, 0x1.291b4ap-10f, -0x1.1750d6p-16f, -0x1.ada104p-11f, -0x1.c5eaap-11f, -0x1.e3cb42p-12f,
+       -0x1.4794d8p-14f, 0x1.6e65dep-14f, 0x1.8a65c6p-14f, 0x1.be3cp-15f, 0x1.66448ap-16f, 0x1.ba5b16p-18f,
+       0x1.b2e104p-20f, 0x1.5ae092p-22f, 0x1.c6314ep-25f, 0},
+      {-0x1.f21e3cp-15f, -0x1.a7b268p-13f, -0x1.d335cap-13f, -0x1.618a02p-14f, 0x1.beddbp-15f, 0x1.7eb2c6p-14f,
+       0x1.d4690ep-15f, 0x1.b88e02p-17f, -0x1.afcdf4p-18f, -0x1.0ff5a6p-17f, -0x1.2d7adap-18f, -0x1.c975dap-20f,
+       -0x1.06738ep-21f, -0x1.da9d04p-24f, -0x1.599fdcp-26f, 0}};
+#else
+  enum { DEGREE = 6 };
+  const float per_unit = 1.13636364f, most = 6.38f;
+  static const float c[DEGREE + 1][VF_TABLE] __attribute__((aligned(64))) = {
+      {0, 0x1.5565d2p-3f, 0x1.1a9e8ep-4f, 0x1.669984p-7f, 0x1.8e3586p-11f, 0x1.8f8d32p-16f, 0x1.6e2a5ap-22f, 0},
+      {0x1.c28f56p-2f, -0x1.60ba44p-5f, -0x1.8c819ap-4f, -0x1.95cd7p-6f, -0x1.316642p-9f, -0x1.812a9cp-14f,
+       -0x1.a8fd94p-20f, 0},
+      {-0x1.3c5a0cp-2f, -0x1.074062p-3f, 0x1.27273ap-5f, 0x1.819f38p-6f, 0x1.acf94ep-9f, 0x1.5f9e4ep-13f,
+       0x1.da78a4p-19f, 0},
+      {-0x1.7b6632p-15f, 0x1.65804ep-4f, 0x1.f6431ep-7f, -0x1.6518b6p-7f, -0x1.65fa78p-9f, -0x1.90673p-13f,
+       -0x1.4e57c2p-18f, 0},
+      {0x1.48b5e2p-5f, -0x1.6a64fp-8f, -0x1.18c9b2p-6f, 0x1.2e77d2p-10f, 0x1.79bc1ep-10f, 0x1.3dc16ap-13f,
+       0x1.576938p-18f, 0},
+      {-0x1.61764ep-11f, -0x1.4e6786p-7f, 0x1.0400ccp-8f, 0x1.856bfp-10f, -0x1.be8d34p-12f, -0x1.7e14acp-14f,
+       -0x1.2f712cp-18f, 0},
+      {-0x1.fc7fc2p-9f, 0x1.06c6a6p-9f, 0x1.ddd64cp-11f, -0x1.9728cep-11f, 0x1.572fap-16f, 0x1.321a4ep-15f,
+       0x1.65f1e4p-19f, 0}};
+#endif
+  const vf magic = vf_set1(0x1.8p23f), a = vf_min(vf_set1(most), vf_abs(x));
+  const vf z = vf_fma(a, vf_set1(per_unit), magic), r = vf_fma(a, vf_set1(per_unit), magic - z);
+  vf p = vf_pick(c[DEGREE], z);
+#if VF_TABLE == 8
+  p = vf_fma(p, r, vf_pick(c[5], z));
+#endif
+  p = vf_fma(p, r, vf_pick(c[4], z));
+  p = vf_fma(p, r, vf_pick(c[3], z));
+  p = vf_fma(p, r, vf_pick(c[2], z));
+  p = vf_fma(p, r, vf_pick(c[1], z));
+  p = vf_fma(p, r, vf_pick(c[0], z));
+  return vf_max(vf_zero(), x) - p;
+}
+
+#else
+
 /* x times the normal distribution's share below x (the erf form of GELU). The share under 2^-125 counts as 0. */
 static inline vf vf_gelu(vf x) {
   vf below = x * vf_normal_tail(vf_abs(x));
   below = vf_select(x < vf_set1(-13.0f), vf_zero(), below);
   return vf_select(x > vf_zero(), x - below, below);
 }
+
+#endif
 
 static inline vf vf_erf(vf x) {
   vf a = vf_abs(x), t = x * x;

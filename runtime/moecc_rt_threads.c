@@ -184,7 +184,7 @@ size_t moecc_threads_bytes(void) { return sizeof(Pool); }
 
 /* How many processors this process may use. */
 static long processors(void) {
-#ifdef __linux__
+#ifdef CPU_COUNT
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
 #endif

@@ -52,6 +52,10 @@ static inline void vf_transpose(const float *p, ptrdiff_t row, float *q, ptrdiff
     _mm256_storeu_ps(q + 3 * to, _mm256_shuffle_ps(AB, CD, 0xee));
   }
 }
+#define VF_TABLE 8
+static inline vf vf_pick(const float *table, vf z) {
+  return (vf)_mm256_permutevar8x32_ps(_mm256_loadu_ps(table), (__m256i)z);
+}
 static inline float vf_get(vf v, size_t i) { return v[i]; }
 static inline vf vf_iota(void) { return (vf){0, 1, 2, 3, 4, 5, 6, 7}; }
 

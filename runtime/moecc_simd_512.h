@@ -53,6 +53,10 @@ static inline void vf_transpose(const float *p, ptrdiff_t row, float *q, ptrdiff
     _mm512_storeu_ps(q + 3 * to, _mm512_shuffle_ps(AB, CD, 0xee));
   }
 }
+#define VF_TABLE 16
+static inline vf vf_pick(const float *table, vf z) {
+  return (vf)_mm512_permutexvar_ps((__m512i)z, _mm512_loadu_ps(table));
+}
 static inline float vf_get(vf v, size_t i) { return v[i]; }
 static inline vf vf_iota(void) { return (vf){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}; }
 

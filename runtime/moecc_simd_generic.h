@@ -10,6 +10,7 @@
  *   vf_load_step_some (p, step, n)
  *   vf_transpose (p, row, q, to)  q[j * to + i] = p[i * row + j] for i, j < VF_LANES
  *   vf_get (v, i)         lane i
+ *   vf_pick (table, z)    only where VF_TABLE, the table's length, is defined: table[i], i in the low bits of z
  *   vf_iota               0, 1, 2 ...
  *   vf_fma (a, b, c)      a * b + c, one rounding where the target has it
  *   vf_max vf_min (a, b)  a > b ? a : b and a < b ? a : b: b if one of them is NaN

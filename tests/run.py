@@ -149,7 +149,7 @@ def sources(*folders: str) -> list[str]:
 
 
 def format_command() -> list[str]:
-    files = sources("compiler", "frontends", "runtime", "tests", "codegen_templates", "examples")
+    files = sources("compiler", "frontends", "runtime", "tests", "codegen_templates", "examples", "bench")
     templates = "codegen_templates/driver/"  # C with holes in it
     return [find_tool("clang-format-19|clang-format") or "clang-format", "--dry-run", "--Werror",
             *(f for f in files if not f.startswith(templates))]  # fmt: skip

@@ -14,10 +14,12 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { MOST_TILES = 6, PAIRS = 7, ENOUGH_SECONDS = 80 };
+enum { MOST_TILES = 6, PAIRS = 7 };
+static const double ENOUGH_SECONDS = 80; /* after which no round is begun */
 /* A tile has to be so much faster than the model's for a change: less may be chance. */
 static const double WORTH = 0.97;
 /* Rows of a block in percent of the model's, which are tried once the tiles are known. */
@@ -201,10 +203,8 @@ static void search(Tuner *t) {
   t->runs = FEWEST;
   double call = measure(t, &t->model);
   for (size_t i = 0; i < t->n; i++) t->place[i].model = t->place[i].now;
-  if (call * MOST < enough)
-    t->runs = MOST;
-  else if (call * FEWEST < enough)
-    t->runs = (long)(enough / call);
+  long runs = call > 0 ? (long)(enough / call) : MOST;
+  t->runs = runs < FEWEST ? FEWEST : runs > MOST ? MOST : runs;
   try_tiles(t);
   try_blocks(t);
 }
@@ -213,21 +213,24 @@ static void search(Tuner *t) {
 
 static void remove_file(void *path) { (void)unlink(path); }
 
-/* A file beside the one that is wanted, begun before the work and put in its place at the end: whole or not at all. */
+/* A file beside the one that is wanted, begun before the work and put in its place at the end: whole or not at all. What
+ * is there and no plain file (a device, a pipe) is written to and not replaced: *making is NULL. */
 static FILE *begin_file(Ctx *c, const char *path, char **making) {
-  *making = ctx_format(c, "%s.%ld", path, (long)getpid());
-  FILE *f = fopen(*making, "wbxe");
+  struct stat s;
+  bool replaced = stat(path, &s) != 0 || S_ISREG(s.st_mode);
+  *making = replaced ? ctx_format(c, "%s.%ld", path, (long)getpid()) : NULL;
+  FILE *f = fopen(replaced ? *making : path, replaced ? "wbxe" : "wbe");
   if (!f) ctx_fail_status(c, EXIT_MACHINE, "cannot write \"%s\": %s", path, strerror(errno));
-  ctx_defer(c, remove_file, *making);
+  if (replaced) ctx_defer(c, remove_file, *making);
   return f;
 }
 
 static void finish_file(Ctx *c, FILE *f, const char *path, char *making, const char *text) {
   bool bad = fputs(text, f) < 0;
   bad |= fclose(f) != 0;
-  if (bad || rename(making, path) != 0)
+  if (bad || (making && rename(making, path) != 0))
     ctx_fail_status(c, EXIT_MACHINE, "cannot write \"%s\": %s", path, strerror(errno));
-  ctx_undefer(c, remove_file, making);
+  if (making) ctx_undefer(c, remove_file, making);
 }
 
 static const char *tile_text(Ctx *c, Tile tile) {

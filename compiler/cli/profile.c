@@ -130,7 +130,7 @@ static double of_peak(const Profile *p, const Row *r) { return rate(gflops(r), p
 /* Part of the threads' time in parallel loops in which they compute, and neither start nor wait for each other. */
 static double busy(const Profile *p, const Row *r) { return rate(r->shares, r->parallel * p->threads); }
 /* Fewer multiply-adds than this for a byte: memory is what limits it, rather than arithmetic. */
-enum { ARITHMETIC = 4 };
+static const double ARITHMETIC = 4;
 static bool memory_bound(const Row *r) { return r->macs < ARITHMETIC * r->bytes; }
 
 /* ---- for people -------------------------------------------------------------------------------------------------- */

@@ -65,6 +65,12 @@ static void break_comment(Text *t, const char *line, size_t indent) {
   text_add(t, "%s\n", line);
 }
 
+/* Where a line may end that has no better place: behind its first bracket. Nothing is then held to that bracket. */
+static const char *first_bracket(const char *from, size_t column) {
+  const char *bracket = strchr(from, '(');
+  return bracket && column + (size_t)(bracket - from) < LINE_COLUMNS ? bracket : NULL;
+}
+
 static void begin_line(Text *t, const char **rest, size_t column) {
   while (**rest == ' ') ++*rest;
   text_add(t, "\n%*s", (int)column, "");
@@ -83,6 +89,7 @@ static void break_code(Text *t, const char *line) {
   }
   while (column + strlen(line) > LINE_COLUMNS) {
     const char *end = find_break(line + (column ? 0 : indent), column ? column : indent, &open);
+    if (!end) end = first_bracket(line + (column ? 0 : indent), column ? column : indent);
     if (!end) break;
     text_write(t, line, (size_t)(end + 1 - line));
     line = end + 1;
@@ -92,13 +99,24 @@ static void break_code(Text *t, const char *line) {
   text_add(t, "%s\n", line);
 }
 
+/* A function on one line becomes one on three. */
+static bool break_function(Text *t, const char *line) {
+  size_t n = strlen(line);
+  const char *body = strstr(line, ") { ");
+  if (!body || line[0] == ' ' || n < 2 || strcmp(line + n - 2, " }") != 0) return false;
+  line_add(t, "%.*s", (int)(body + 3 - line), line);
+  line_add(t, "  %.*s", (int)(line + n - 2 - (body + 4)), body + 4);
+  text_add(t, "}\n");
+  return true;
+}
+
 static void break_line(Text *t, const char *line) {
   const char *start = line + strspn(line, " ");
   if (strncmp(start, "/* ", 3) == 0 || strncmp(start, "* ", 2) == 0)
     break_comment(t, line, (size_t)(start - line) - (*start == '*'));
   else if (strlen(line) <= LINE_COLUMNS || *start == '#') /* a directive ends with its line */
     text_add(t, "%s\n", line);
-  else
+  else if (!break_function(t, line))
     break_code(t, line);
 }
 

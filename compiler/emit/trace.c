@@ -65,13 +65,14 @@ static void add_step(Emission *e, Text *t, const Layer *l, const Step *s, const 
 char *emit_trace(Emission *e) {
   Text t = {.ctx = e->ctx};
   const char *n = e->name;
-  text_add(
-      &t,
-      "/* %s_trace.c: what the network's steps are, by number, for builds with -DMOECC_TRACE: kernel, operator, "
-      "layer,\n"
-      " * node, shapes, the expert loop it is in, multiply-adds, bytes read and written, and bytes of weights. */\n"
-      "#include \"moecc_rt_trace.h\"\n\n#ifdef MOECC_TRACE\n\n",
-      n);
+  line_comment(
+      &t, 0,
+      ctx_format(e->ctx,
+                 "%s_trace.c: what the network's steps are, by number, for builds with -DMOECC_TRACE: kernel,\n"
+                 "operator, layer, node, shapes, the expert loop it is in, multiply-adds, bytes read and\n"
+                 "written, and bytes of weights.",
+                 n));
+  text_add(&t, "#include \"moecc_rt_trace.h\"\n\n#ifdef MOECC_TRACE\n\n");
   int count = 0;
   text_add(&t, "extern const moecc_step %s_trace_steps[];\nextern const size_t %s_trace_count;\n\n", n, n);
   text_add(&t, "/* clang-format off */\nconst moecc_step %s_trace_steps[] = {\n", n);

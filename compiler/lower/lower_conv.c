@@ -1,6 +1,7 @@
 /* Conv and ConvTranspose. Constant float weights: channels-last in and out, by implicit matrix multiplication (conv),
  * as a plain matrix multiplication where a pixel's taps are contiguous and no pixel is shared (matmul), or depthwise
- * (conv_depthwise). Anything else: conv_any, conv_transpose.
+ * (conv_depthwise_tile; conv_depthwise for dilated or very long kernel rows, and without vectors). A transposed
+ * convolution is one convolution for each phase of its stride. Anything else: conv_any, conv_transpose.
  *
  * The shape rules have made the window explicit: kernel_shape, strides, dilations and pads are there in full.
  */
@@ -310,7 +311,7 @@ typedef struct {
 
 /* False: kernel rows that are dilated or too long, or lines too long for a table of their pixels. */
 static bool depthwise_tile(const Target *t, const Window *w, DepthwiseTile *d) {
-  enum { MOST_PIXELS = 14, LONGEST_ROW = 9 };
+  enum { MOST_PIXELS = 14, LONGEST_ROW = 9, ENOUGH = 16 }; /* items, for the threads */
   if (t->lanes == 1 || w->taps[2] > LONGEST_ROW || (w->taps[2] > 1 && w->step[2] != 1)) return false;
   int64_t most = t->registers - w->taps[2] - 1, c = w->groups;
   if (most > MOST_PIXELS) most = MOST_PIXELS;
@@ -319,7 +320,9 @@ static bool depthwise_tile(const Target *t, const Window *w, DepthwiseTile *d) {
   d->columns = (tiles * d->pixels - 1) * w->stride[2] + w->taps[2];
   for (d->band = w->out[1];; d->band = (d->band + 1) / 2) {
     d->lines = (d->band - 1) * w->stride[1] + (w->taps[1] - 1) * w->step[1] + 1;
-    if (d->band == 1 || (d->lines * w->in[2] * c * 4 <= t->l2 / 4 && d->lines * d->columns * 8 <= t->l2 / 16)) break;
+    bool fits = d->lines * w->in[2] * c * 4 <= t->l2 / 4 && d->lines * d->columns * 8 <= t->l2 / 16;
+    int64_t items = (w->out[1] + d->band - 1) / d->band * ((c + 4 * t->lanes - 1) / (4 * t->lanes)) * w->images;
+    if (d->band == 1 || (fits && (items >= ENOUGH || d->band <= 4))) break;
   }
   return d->lines * d->columns * 8 <= t->l2 / 8;
 }

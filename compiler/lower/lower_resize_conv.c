@@ -91,14 +91,15 @@ static int64_t *put_extent(int64_t *t, const Extent *e) {
   return t + sizeof v / sizeof *v;
 }
 
-static void add_shape(Step *step, const View *x, int64_t n, const Extent *rows, const Extent *columns, const Strip *s) {
-  const int64_t head[] = {x->dim[0], x->dim[1], n, x->stride[0], x->stride[2], x->stride[3]};
+static void add_shape(Step *step, const View *x, int64_t n, int64_t pitch, const Extent *rows, const Extent *columns,
+                      const Strip *s) {
+  const int64_t head[] = {x->dim[0], x->dim[1], n, x->stride[0], x->stride[2], x->stride[3], pitch};
   const int64_t tail[] = {s->block, s->band, s->ring, s->wide, s->run};
-  int64_t table[27], *t = table;
+  int64_t table[28], *t = table;
   memcpy(t, head, sizeof head);
-  t = put_extent(put_extent(t + 6, rows), columns);
+  t = put_extent(put_extent(t + 7, rows), columns);
   memcpy(t, tail, sizeof tail);
-  low_table(step, table, 27);
+  low_table(step, table, 28);
 }
 
 /* The ring and the products; the lists of terms (two numbers each), pointers to pixels, and counts. */
@@ -123,8 +124,9 @@ void lower_resize_conv(Program *p, Node *n) {
   View x = low_view(p, n->in[0]);
   if (x.dim[1] > 1 && x.stride[1] != 1) x = low_order(p, n->in[0], channels_last);
   Extent rows = extent_of(p, n, 2), columns = extent_of(p, n, 3);
-  int64_t c = x.dim[1], m = n->out[0]->shape.dim[1].n, pixels = rows.in * columns.in, taps = rows.taps * columns.taps;
-  View y = low_output(p, n->out[0], channels_last);
+  int64_t pitch, c = x.dim[1], m = n->out[0]->shape.dim[1].n, pixels = rows.in * columns.in,
+                 taps = rows.taps * columns.taps;
+  View y = low_output_rows(p, n->out[0], channels_last, &pitch);
   View wy = weights_view(p, &rows.from, rows.middle), wx = weights_view(p, &columns.from, columns.middle);
   Epilogue e = conv_epilogue(p, n);
   Tile tile = gemm_tile(p, "resize_conv", pixels, m, taps * c);
@@ -135,10 +137,13 @@ void lower_resize_conv(Program *p, Node *n) {
   gemm_conv_weight(p, s, n->in[1]->tensor, 1, m, c, taps, tile);
   low_read(s, &wy);
   low_read(s, &wx);
-  low_write(s, &y);
+  if (pitch == m)
+    low_write(s, &y);
+  else
+    low_update(s, &y);
   low_operands(s, &e);
   add_scratch(s, &rows, &columns, &strip, tile);
-  add_shape(s, &x, m, &rows, &columns, &strip);
+  add_shape(s, &x, m, pitch, &rows, &columns, &strip);
   low_table(s, rows.from.index, (size_t)rows.middle * rows.from.n);
   low_table(s, columns.from.index, (size_t)columns.middle * columns.from.n);
 }

@@ -38,7 +38,7 @@ typedef struct {
 /* A convolution with computed weights has a kernel without one. */
 static bool takes_epilogue(const Node *n) {
   bool product = n->op == OP_MATMUL || n->op == OP_GEMM || n->op == OP_RESIZE_CONV;
-  product = product || (n->op == OP_CONV && node_const(n, 1));
+  product = product || ((n->op == OP_CONV || n->op == OP_CONV_TRANSPOSE) && node_const(n, 1));
   return product && !n->expr && n->out[0] && n->out[0]->dtype == DT_F32;
 }
 

@@ -20,7 +20,7 @@ const Pass passes[] = {
     {"static", check_static, "every dimension is a number from here on", PASS_ALWAYS},
     {"attention", pass_attention, "softmax(q k + mask) v is recognised", PASS_SPEED},
     {"convbn", pass_convbn, "batch normalisation and padding go into convolutions", PASS_SPEED},
-    {"resize_conv", pass_resize_conv, "convolutions of resampled pictures multiply before they resample", PASS_SPEED},
+    {"resizeconv", pass_resize_conv, "convolutions of resampled pictures multiply before they resample", PASS_SPEED},
     {"tidy", pass_algebra, "algebra again, for what recognition left", PASS_SPEED},
     {"fuse", pass_fuse, "elementwise work goes into the kernel that makes its operand", PASS_SPEED},
     {"settle", pass_algebra, "algebra once more: layout changes that fusion moved together", PASS_SPEED},

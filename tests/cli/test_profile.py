@@ -13,6 +13,7 @@ import nets
 import numpy as np
 import pytest
 from calling import Cli
+from onnx import helper
 
 COMPILERS = [c for c in ("gcc", "clang-19", "tcc") if shutil.which(c)]
 
@@ -123,7 +124,7 @@ def test_trace(cli: Cli, moe: Path, form: str, threads: str) -> None:
 
 def test_trace_of_threads(cli: Cli) -> None:
     """Each thread's share of a loop is a span of its own; together they are all rows."""
-    product = nets.helper.make_node("MatMul", ["x", "w"], ["y"], name="product")
+    product = helper.make_node("MatMul", ["x", "w"], ["y"], name="product")
     shape, weights = (300, 64), nets.constant("w", nets.noise(1, 64, 96))
     net = cli.save(nets.model([product], [nets.value("x", shape)], [nets.value("y", (300, 96))], [weights]))
     x = cli.place / "x.npy"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import nets
 import numpy as np
+import onnx
 import pytest
 from calling import Cli
+from onnx import helper
 
 ROWS, DEPTH, COLUMNS = 100, 24, 40
 TARGET = "x86-64-v2"  # four floats in a vector: tiles of up to 14 by 16
@@ -19,8 +22,8 @@ TILES = "moecc-tiles 1\ntarget {target}\n# a comment\n\nmatmul 100 40 24 {tile} 
 @pytest.fixture
 def product(cli: Cli) -> Path:
     nodes = [
-        nets.helper.make_node("MatMul", ["x", "w"], ["xw"], name="product"),
-        nets.helper.make_node("Sigmoid", ["xw"], ["y"], name="sigmoid"),
+        helper.make_node("MatMul", ["x", "w"], ["xw"], name="product"),
+        helper.make_node("Sigmoid", ["xw"], ["y"], name="sigmoid"),
     ]
     np.save(cli.place / "x.npy", nets.noise(1, ROWS, DEPTH))
     weights = [nets.constant("w", nets.noise(2, DEPTH, COLUMNS))]
@@ -45,6 +48,45 @@ def test_tiles_change_no_bit(cli: Cli, product: Path, tile: str, block: int) -> 
     assert f"matmul_f32_{tile}_sigmoid" not in kernels(cli.place / "plain")
     for threads in ("1", "3"):
         assert result(cli, "plain") == result(cli, "tuned", "--threads", threads)
+
+
+def convolution() -> onnx.ModelProto:
+    node = helper.make_node("Conv", ["x", "w"], ["y"], name="conv", pads=[1, 1, 1, 1])
+    weights = [nets.constant("w", nets.noise(3, 20, 6, 3, 3))]
+    return nets.model([node], [nets.value("x", (1, 6, 9, 10))], [nets.value("y", (1, 20, 9, 10))], weights)
+
+
+def batches() -> onnx.ModelProto:
+    node = helper.make_node("MatMul", ["x", "z"], ["y"], name="product")
+    inputs = [nets.value("x", (3, 10, 12)), nets.value("z", (3, 12, 20))]
+    return nets.model([node], inputs, [nets.value("y", (3, 10, 20))])
+
+
+OTHERS = {  # models, and what stands for them in the file
+    "conv": (convolution, ["conv 90 20 54"]),
+    "bmm": (batches, ["bmm 10 20 12"]),
+    "moe": (nets.moe, ["moe_expert_in 3 16 8", "moe_expert_out 3 8 16", "matmul 6 4 8"]),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_tiles_of_other_kernels(cli: Cli, name: str) -> None:
+    make, places = OTHERS[name]
+    model = cli.save(make())
+    results = []
+    for tile in ("", "1x8", "5x4", "9x12"):
+        options = ["--tune", "tiles"] if tile else []
+        lines = [f"{place} {tile} 50\n" for place in places]
+        (cli.place / "tiles").write_text(f"moecc-tiles 1\ntarget {TARGET}\n{''.join(lines)}")
+        cli.fine("compile", model, "-o", "out", "--target", TARGET, *options)
+        emitted = (cli.place / "out" / "net_kernels.c").read_text()
+        for place in places if tile else []:
+            assert f"{place.split()[0]}_f32_{tile}" in emitted
+        cli.fine("build", "out")
+        driver = [str(cli.place / "out" / "build" / "net_main"), "--noise", "--quiet", "-o", str(cli.place / "results")]
+        subprocess.run(driver, check=True)
+        results.append((cli.place / "results" / "y.npy").read_bytes())
+    assert results[1:] == results[:1] * 3
 
 
 def test_other_shapes_keep_the_models_tile(cli: Cli, product: Path) -> None:

@@ -234,7 +234,7 @@ def test_reads_well(compiled: Compile, network: str) -> None:
         assert text.startswith((f"/* {path.name}: ", f"/* {path.stem}: ")), path
         assert "\n\n\n" not in text, path
         assert not re.search(r" $|\t", text, re.M), path
-        assert not re.search(r"\w+_output_\d|val_\d{3}|= \{0?\};", code), path
+        assert not re.search(r"\w+_output_\d|val_\d{3}|^static .*= \{0?\};", code, re.M), path
     layers = re.compile(r"^static moecc_status \w+\(.*?^\}", re.M | re.S)
     for body in layers.findall("".join(f.read_text() for f in emitted.own_files())):
         assert body.count("\n") < 170, body[:100]

@@ -143,10 +143,10 @@ static int64_t needed(const Case *k, const Samples *s, int d, int64_t count) {
   return most;
 }
 
-static void make_table(const Case *k, const Samples *s, int64_t *t) {
-  const int64_t head[] = {k->images, k->c, k->n, k->in[0] * k->in[1] * k->c, k->in[1] * k->c, k->c};
+static void make_table(const Case *k, const Samples *s, int64_t pitch, int64_t *t) {
+  const int64_t head[] = {k->images, k->c, k->n, k->in[0] * k->in[1] * k->c, k->in[1] * k->c, k->c, pitch};
   memcpy(t, head, sizeof head);
-  t += 6;
+  t += 7;
   for (int d = 0; d < 2; d++, t += 8) {
     const int64_t extent[] = {k->in[d],     k->middle[d], out_size(k, d), k->taps[d],
                               k->stride[d], k->step[d],   k->pad[d],      (int64_t)near_of(k->mode)};
@@ -156,11 +156,11 @@ static void make_table(const Case *k, const Samples *s, int64_t *t) {
   memcpy(t, tail, sizeof tail);
 }
 
-static void run(const moecc_pool *pool, const Case *k, const Samples *s, const float *x, const float *packed, float *y,
-                const moecc_operand *o) {
-  int64_t table[27], near = (int64_t)near_of(k->mode);
-  make_table(k, s, table);
-  int64_t ring = table[24], wide = table[25], pairs = k->band / 2;
+static void run(const moecc_pool *pool, const Case *k, const Samples *s, const float *x, const float *packed,
+                int64_t pitch, float *y, const moecc_operand *o) {
+  int64_t table[28], near = (int64_t)near_of(k->mode);
+  make_table(k, s, pitch, table);
+  int64_t ring = table[25], wide = table[26], pairs = k->band / 2;
   int64_t floats = (k->taps[0] * ring * k->band + k->taps[1] * k->run * wide) * TEST_NR;
   int64_t lists = 4 * (pairs * k->taps[1] + k->taps[0]) * near + k->run * wide + pairs;
   float *scratch = buffer((size_t)(4 * floats));
@@ -184,17 +184,17 @@ static void against_definition(void **state) {
     float *bias = random_buffer((size_t)k->n), *residual = random_buffer(outputs);
     float *y = buffer(outputs), *again = buffer(outputs);
     const moecc_operand o[] = {{bias, 0}, {residual, (size_t)k->n}};
-    run(NULL, k, &s, x, packed, y, o);
+    run(NULL, k, &s, x, packed, k->n, y, o);
     check_case(k, &s, x, w, y, bias, residual);
     check_guard(y, outputs);
-    run(&awkward_pool, k, &s, x, packed, again, o);
+    run(&awkward_pool, k, &s, x, packed, k->n, again, o);
     check_same(again, y, outputs, "four threads");
     for (int d = 0; d < 2; d++) free(s.index[d]), free(s.weight[d]);
     free(x), free(w), free(packed), free(bias), free(residual), free(y), free(again);
   }
 }
 
-/* The same bits however the picture is cut. */
+/* The same bits however the picture is cut, and with gaps between y's pixels. */
 static void cuts(void **state) {
   (void)state;
   Case k = {1, 9, 40, {11, 13}, {22, 26}, {3, 3}, {1, 1}, {1, 1}, {1, 1}, {1, 1}, 2, 26, 1, HALF_PIXEL};
@@ -208,10 +208,17 @@ static void cuts(void **state) {
     k.block = block[i];
     k.band = band[i];
     k.run = runs[i];
-    run(i == 2 ? &awkward_pool : NULL, &k, &s, x, packed, y[i] = buffer(outputs), o);
+    run(i == 2 ? &awkward_pool : NULL, &k, &s, x, packed, k.n, y[i] = buffer(outputs), o);
     check_same(y[i], y[0], outputs, "blocks and bands");
   }
+  float *wide = buffer(22 * 26 * 43);
+  run(NULL, &k, &s, x, packed, 43, wide, o);
+  for (size_t i = 0; i < 22 * 26; i++) {
+    check_same(wide + i * 43, y[0] + i * 40, 40, "pixels with gaps");
+    for (size_t c = 40; c < 43; c++) assert_true(wide[i * 43 + c] == GUARD_VALUE);
+  }
   for (int i = 0; i < 4; i++) free(y[i]);
+  free(wide);
   for (int d = 0; d < 2; d++) free(s.index[d]), free(s.weight[d]);
   free(x), free(w), free(packed), free(bias), free(residual);
 }

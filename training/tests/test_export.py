@@ -117,6 +117,19 @@ def test_metadata(micro: Any) -> None:
     assert [i.name for i in conditioned.graph.input] == ["image", "task_id"]
 
 
+def test_without_a_decoder_the_outputs_are_tokens(micro: Any) -> None:
+    model = micro(decoder="none")
+    graph = ex.export(model, "routed")
+    assert ex.check(model, graph) <= ex.TOLERANCE
+    tokens = 1 + model.config.grid[0] * model.config.grid[1]
+    for output in graph.graph.output:
+        shape = [d.dim_value for d in output.type.tensor_type.shape.dim]
+        assert shape == [1, tokens, model.config.dim]
+    assert not [p.key for p in graph.metadata_props if p.key.startswith("moecc.output")]
+    with pytest.raises(ValueError, match="decoder is one of"):
+        micro(decoder="down")
+
+
 def test_nothing_but_the_network_is_in_the_file(micro: Any) -> None:
     graph = ex.export(micro(), "routed")
     text = graph.SerializeToString()

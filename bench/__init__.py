@@ -1,0 +1,1 @@
+"""Compiled networks against other runtimes, side by side on one machine: python -m bench --help."""

@@ -1,0 +1,174 @@
+"""Convolutions of resized pictures, which multiply before they resample, against ONNX's reference:
+every kind of resampling, odd sizes and single pixels, windows with strides and dilation, what
+follows fused, a result that goes into a Concat, a picture that others read, too."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from harness import MOECC, Case, verify
+
+IR_VERSION, OPSET = 8, 18
+LINEAR = {"mode": "linear"}
+CORNERS = {"mode": "linear", "coordinate_transformation_mode": "align_corners"}
+ASYMMETRIC = {"mode": "linear", "coordinate_transformation_mode": "asymmetric"}
+PYTORCH = {"mode": "linear", "coordinate_transformation_mode": "pytorch_half_pixel"}
+CUBIC = {"mode": "cubic", "cubic_coeff_a": -0.5}
+NEAREST = {
+    "mode": "nearest",
+    "coordinate_transformation_mode": "asymmetric",
+    "nearest_mode": "floor",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """x [images, c, *size] resized to `to`, then convolved to n channels."""
+
+    c: int
+    n: int
+    size: tuple[int, int]
+    to: tuple[int, int]
+    resize: dict[str, Any] = field(default_factory=lambda: LINEAR)
+    taps: tuple[int, int] = (3, 3)
+    pads: tuple[int, int, int, int] = (1, 1, 1, 1)
+    stride: int = 1
+    dilation: int = 1
+    images: int = 1
+
+
+PICTURES = [
+    Picture(5, 7, (4, 6), (8, 12)),
+    Picture(17, 33, (5, 3), (10, 6), images=2),
+    Picture(20, 65, (1, 1), (2, 2)),
+    Picture(16, 9, (2, 1), (4, 2)),
+    Picture(64, 40, (7, 9), (14, 18), PYTORCH),
+    Picture(12, 18, (5, 6), (10, 12), ASYMMETRIC),
+    Picture(12, 18, (5, 6), (10, 12), NEAREST),
+    Picture(33, 12, (6, 5), (13, 16), CORNERS),
+    Picture(40, 6, (3, 4), (12, 16), CUBIC),
+    Picture(9, 8, (4, 5), (12, 15), taps=(5, 2), pads=(2, 0, 1, 3)),
+    Picture(24, 5, (6, 6), (18, 18), stride=2, pads=(0, 1, 2, 0)),
+    Picture(24, 5, (6, 7), (12, 14), dilation=2, pads=(2, 2, 2, 2)),
+    Picture(48, 21, (4, 5), (8, 10), taps=(1, 1), pads=(0, 0, 0, 0)),
+    Picture(8, 4, (3, 40), (6, 320)),
+]
+
+
+class Builder:
+    """A graph in the making, with values of its inputs."""
+
+    def __init__(self) -> None:
+        self.random = np.random.default_rng(11)
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+        self.inputs: dict[str, np.ndarray] = {}
+        self.outputs: list[str] = []
+
+    def value(self, *shape: int) -> np.ndarray:
+        return self.random.standard_normal(shape).astype(np.float32)
+
+    def constant(self, value: np.ndarray) -> str:
+        name = f"c{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(value, name))
+        return name
+
+    def node(self, op: str, *inputs: str, **attributes: Any) -> str:
+        name = f"v{len(self.nodes)}"
+        node = helper.make_node(op, inputs, [name], name=f"n{len(self.nodes)}", **attributes)
+        self.nodes.append(node)
+        return name
+
+    def resized(self, p: Picture, sizes: bool) -> str:
+        x = f"x{len(self.inputs)}"
+        self.inputs[x] = self.value(p.images, p.c, *p.size)
+        if sizes:
+            to = self.constant(np.array([p.images, p.c, *p.to], np.int64))
+            return self.node("Resize", x, "", "", to, **p.resize)
+        scale = np.array([1, 1, p.to[0] / p.size[0], p.to[1] / p.size[1]], np.float32)
+        return self.node("Resize", x, "", self.constant(scale), **p.resize)
+
+    def convolution(self, p: Picture, x: str, n: int, bias: bool) -> str:
+        operands = [x, self.constant(self.value(n, p.c, *p.taps))]
+        if bias:
+            operands.append(self.constant(self.value(n)))
+        stride, dilation = [p.stride] * 2, [p.dilation] * 2
+        return self.node("Conv", *operands, strides=stride, dilations=dilation, pads=list(p.pads))
+
+    def case(self, name: str) -> Case:
+        def info(n: str, shape: Any) -> onnx.ValueInfoProto:
+            return helper.make_tensor_value_info(n, TensorProto.FLOAT, shape)
+
+        inputs = [info(n, v.shape) for n, v in self.inputs.items()]
+        outputs = [info(n, None) for n in self.outputs]
+        graph = helper.make_graph(self.nodes, name, inputs, outputs, self.constants)
+        opsets = [helper.make_opsetid("", OPSET)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+        expected = ReferenceEvaluator(model).run(None, self.inputs)
+        model = onnx.shape_inference.infer_shapes(model)
+        values = [np.asarray(v, np.float32) for v in expected]
+        return Case(name, model, list(self.inputs.values()), values, rtol=1e-4, atol=2e-4)
+
+
+def pictures() -> Case:
+    """Each alone and, with a residual and an activation behind, into a Concat with a second one."""
+    b = Builder()
+    for i, p in enumerate(PICTURES):
+        r = b.resized(p, sizes=i % 2 > 0 or p.resize is CORNERS)
+        plain = b.convolution(p, r, p.n, i % 3 > 0)
+        b.outputs.append(plain)
+        fused = b.node("Relu", b.node("Add", b.convolution(p, r, p.n, True), plain))
+        other = b.node("Sigmoid", b.convolution(p, r, 3, False))
+        b.outputs.append(b.node("Concat", fused, other, axis=1))
+    return b.case("pictures")
+
+
+def shared() -> Case:
+    """The resized picture is an output, too."""
+    b = Builder()
+    p = Picture(19, 11, (5, 4), (10, 8))
+    r = b.resized(p, sizes=False)
+    b.outputs += [r, b.convolution(p, r, p.n, True)]
+    return b.case("shared")
+
+
+def layers(model: onnx.ModelProto, *options: str) -> set[str]:
+    """The layers of the compiled network that are computed this way."""
+    with tempfile.TemporaryDirectory(prefix="moecc-resize-") as name:
+        path, out = Path(name) / "model.onnx", Path(name) / "out"
+        onnx.save(model, str(path))
+        command = [str(MOECC), "compile", str(path), "-o", str(out), "--quiet", *options]
+        subprocess.run(command, check=True, capture_output=True)
+        report = json.loads((out / "report.json").read_text())
+    steps = [s for task in report["tasks"] for s in task["schedule"] if "node" in s]
+    return {s["node"] for s in steps if s["operator"] == "ResizeConv"}
+
+
+@pytest.mark.parametrize("engine", ["tcc", "cc"])
+@pytest.mark.parametrize("case", [pictures(), shared()], ids=lambda c: c.name)
+def test_resize_conv(case: Case, engine: str) -> None:
+    assert verify(case, engine) == ""
+
+
+def taken() -> onnx.ModelProto:
+    b = Builder()
+    for i, p in enumerate(PICTURES):
+        b.outputs.append(b.convolution(p, b.resized(p, sizes=i % 2 > 0), p.n, True))
+    return b.case("taken").model
+
+
+def test_all_are_taken() -> None:
+    """All of the pictures go this way, unless told otherwise."""
+    assert len(layers(taken())) == len(PICTURES)
+    assert not layers(taken(), "--no-resizeconv")
