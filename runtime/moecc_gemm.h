@@ -63,6 +63,15 @@ static inline moecc_fetch moecc_fetch_next(const float *w, const float *next, si
   return f;
 }
 
+/* Brings the line at p near, to be written. */
+static inline void moecc_touch(const float *p) {
+#if defined(__TINYC__)
+  (void)p;
+#else
+  __builtin_prefetch(p, 1, 2);
+#endif
+}
+
 /* The panel that work item i + 1 of a thread's items up to `end` wants, items going through the panels of w again and
  * again, `items` in all: NULL behind a thread's last, and behind the last of all what lies there. */
 static inline const float *moecc_next_panel(const float *w, size_t size, size_t panels, size_t i, size_t end,

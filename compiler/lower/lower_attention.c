@@ -16,13 +16,13 @@ typedef struct {
 
 /* Cycles for all queries, `block` at a time. A tile costs its sums going in and out of registers, too. */
 static double plan_cost(const Target *t, const Plan *plan, const int64_t *table, int64_t block) {
-  enum { START = 40 };
+  const double start = 40; /* of a tile */
   int64_t queries = table[2], keys = table[3], depth = table[4], width = table[5];
   int64_t blocks = up(queries, block), rows = up(queries, blocks);
   double starts = (double)(up(rows, plan->score.mr) * up(keys, plan->score.nr) +
                            up(rows, plan->value.mr) * up(width, plan->value.nr));
   return (double)blocks * ((double)depth * gemm_cost(t, plan->score, rows, keys) +
-                           (double)keys * gemm_cost(t, plan->value, rows, width) + START * starts);
+                           (double)keys * gemm_cost(t, plan->value, rows, width) + start * starts);
 }
 
 /* Scores of a block stay in most of L1 if they can; rows must not all begin in the same set of it. */

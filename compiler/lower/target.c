@@ -3,6 +3,7 @@
 #include "lower/lower.h"
 
 #include <string.h>
+#include <unistd.h>
 
 static const Target targets[] = {
     {"generic", "generic", 1, 16, 32 << 10, 256 << 10, 8, "", "cc", 0, 0},
@@ -33,9 +34,25 @@ static const char *native_name(void) {
 #endif
 }
 
-const Target *target_find(const char *name) {
-  if (strcmp(name, "native") == 0) name = native_name();
+/* The caches of this machine, where the system knows them. */
+static const Target *with_own_caches(const Target *t) {
+  static Target native;
+  native = *t;
+#if defined(_SC_LEVEL1_DCACHE_SIZE) && defined(_SC_LEVEL2_CACHE_SIZE)
+  enum { LEAST_L1 = 16 << 10, LEAST_L2 = 128 << 10, MOST_L2 = 4 << 20 };
+  long l1 = sysconf(_SC_LEVEL1_DCACHE_SIZE), l2 = sysconf(_SC_LEVEL2_CACHE_SIZE);
+  if (l1 >= LEAST_L1) native.l1 = l1;
+  if (l2 >= LEAST_L2) native.l2 = l2 < MOST_L2 ? l2 : MOST_L2;
+#endif
+  return &native;
+}
+
+static const Target *find_name(const char *name) {
   for (const Target *t = targets; t < targets + sizeof targets / sizeof *targets; t++)
     if (strcmp(t->name, name) == 0) return t;
   return NULL;
+}
+
+const Target *target_find(const char *name) {
+  return strcmp(name, "native") == 0 ? with_own_caches(find_name(native_name())) : find_name(name);
 }

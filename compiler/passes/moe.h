@@ -151,6 +151,7 @@ typedef struct {
   size_t n_fact;
   bool saw_expert; /* an expert, or rows gathered for one, has been met: this router is one of a MoE layer */
   int budget;      /* values that may still be read backwards */
+  bool in_stack;   /* reading one of many experts side by side */
   int why_rank;    /* why the layer was not recognised: the best explanation so far */
   const Node *why_node;
   const char *why;
@@ -197,6 +198,9 @@ Fact *fact_layout(Mo *m, const Node *n,
 Fact *matmul_fact(Mo *m, const Node *n, const Fact *a, const Fact *b); /* MatMul or Gemm, C included */
 Fact *add_bias(Mo *m, const Fact *f, const Shape *shape, Value *bias);
 Value *value_root(Value *v); /* through Reshape and the like */
+/* Is every element this number? Of a constant, and of what is too large to have been made one: zeros of [tokens, many
+ * experts] stay a ConstantOfShape. */
+bool is_number(const Value *v, double *x);
 bool matmul_labels(const Node *n, Labelled *a, Labelled *b, int *out, int *n_out);
 Fact *weight_of(Mo *m, Value *v, int features); /* FK_WEIGHT of a matrix (2) or vector (1); NULL: not a constant */
 

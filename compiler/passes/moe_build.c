@@ -38,7 +38,7 @@ static bool never_chosen(const Mo *m, Value *scores, int64_t e) {
   if (n->op == OP_ADD) return column_is(m, n->in[0], e, -INFINITY) || column_is(m, n->in[1], e, -INFINITY);
   if (n->op != OP_WHERE) return false;
   for (int i = 1; i <= 2; i++)
-    if (value_is_number(n->in[i], &fill) && fill == -INFINITY) return column_is(m, n->in[0], e, i == 1);
+    if (is_number(n->in[i], &fill) && fill == -INFINITY) return column_is(m, n->in[0], e, i == 1);
   return false;
 }
 

@@ -3,7 +3,10 @@
  * the layers that made x would look like the beginning of an expert. */
 #include "moe.h"
 
-enum { DEPTH = 64 }; /* operators between two stages: a chain of that many views is no expert */
+enum {
+  DEPTH = 64,    /* operators between two stages: a chain of that many views is no expert */
+  BUDGET = 1000, /* values of one expert: products of products of products are none either */
+};
 
 /* ---- layout ---- */
 
@@ -21,6 +24,27 @@ static bool is_no_cast(const Node *n) {
 Value *value_root(Value *v) {
   while (v->producer && (is_view(v->producer->op) || is_no_cast(v->producer))) v = v->producer->in[0];
   return v;
+}
+
+/* What a node without computation repeats, or NULL. */
+static const Value *repeated(const Node *n) {
+  bool part = n->op == OP_SLICE || n->op == OP_SPLIT || n->op == OP_GATHER;
+  return is_layout(n->op) || is_no_cast(n) || part ? n->in[0] : NULL;
+}
+
+bool is_number(const Value *v, double *x) {
+  for (int depth = 0; v && depth < DEPTH && shape_known(&v->shape) && shape_count(&v->shape) > 0; depth++) {
+    const Node *n = v->producer;
+    if (v->tensor || !n) return value_is_number(v, x);
+    if (n->expr) return false;
+    if (n->op == OP_CONSTANT_OF_SHAPE) {
+      const Attr *value = node_attr(n, "value");
+      *x = value ? tensor_number(value->tensor, 0) : 0;
+      return true;
+    }
+    v = repeated(n);
+  }
+  return false;
 }
 
 Fact *fact_layout(Mo *m, const Node *n, const Fact *f) {
@@ -73,12 +97,19 @@ static int features_of(const Fact *f) {
   return n;
 }
 
-Fact *weight_of(Mo *m, Value *v, int features) {
-  if (!v) return NULL;
+/* Large constants are not folded: their Transpose may still be there. */
+static Fact *weight_behind(Mo *m, Value *v, int features, int depth) {
+  if (!v || depth > DEPTH) return NULL;
   if (v->tensor) return features == 2 ? constant_matrix(m, v) : constant_vector(m, v);
   Fact *f = fact_of(m, v);
-  return f && f->kind == FK_WEIGHT && features_of(f) == features ? f : NULL;
+  if (f) return f->kind == FK_WEIGHT && features_of(f) == features ? f : NULL;
+  const Node *n = v->producer;
+  if (!n || (!is_view(n->op) && n->op != OP_TRANSPOSE)) return NULL;
+  f = weight_behind(m, n->in[0], features, depth + 1);
+  return f ? fact_layout(m, n, f) : NULL;
 }
+
+Fact *weight_of(Mo *m, Value *v, int features) { return weight_behind(m, v, features, 0); }
 
 /* ---- rows: what goes into the first layer ---- */
 
@@ -336,6 +367,18 @@ static Fact *read_hidden(Mo *m, Value *v, int depth) {
 
 /* ---- the expert ---- */
 
+/* One of the experts that are side by side, which may be as large as one that is alone. */
+static Fact *read_one_of_many(Mo *m, Value *v, int depth) {
+  if (!v || m->in_stack) return NULL;
+  int budget = m->budget;
+  m->budget = BUDGET;
+  m->in_stack = true;
+  Fact *f = read_at(m, v, ST_OUT, depth);
+  m->in_stack = false;
+  m->budget = budget;
+  return f;
+}
+
 /* Results of all experts side by side along a new dimension. */
 static Fact *read_stack(Mo *m, const Node *n, int depth) {
   int rank = n->out[0]->shape.rank, start[MAX_RANK + 1];
@@ -345,7 +388,7 @@ static Fact *read_stack(Mo *m, const Node *n, int depth) {
   const Body **by = ctx_array(m->c, (size_t)m->experts, sizeof *by);
   Fact *first = NULL;
   for (int i = 0; i < n->n_in; i++) {
-    Fact *f = n->in[i] ? read_at(m, n->in[i], ST_OUT, depth) : NULL;
+    Fact *f = read_one_of_many(m, n->in[i], depth);
     if (!f || f->cover || !f->one || (first && !axes_equal(&f->axes, &first->axes))) return NULL;
     if (!axes_by_dim(&n->in[i]->shape, &f->axes, start) || start[axis] != start[axis + 1]) return NULL;
     by[i] = f->one;
@@ -394,7 +437,7 @@ static Fact *read_at(Mo *m, Value *v, Stage stage, int depth) {
 }
 
 Fact *expert_of(Mo *m, Value *v) {
-  m->budget = 1000; /* products of products of products are no expert either */
+  m->budget = BUDGET;
   Fact *f = read_at(m, v, ST_OUT, 0);
   if (!f) {
     f = read_at(m, v, ST_HIDDEN, 0);

@@ -33,8 +33,8 @@ Fact *rule_equal(Mo *m, Node *n) {
   Fact *index = fact_of(m, n->in[i]);
   Value *other = n->in[1 - i];
   double e;
-  if (!index || index->kind != FK_INDEX || !other->tensor) return NULL;
-  if (value_is_number(other, &e)) {
+  if (!index || index->kind != FK_INDEX) return NULL;
+  if (is_number(other, &e)) {
     int64_t expert = (int64_t)e - index->offset;
     if (expert < 0 || expert >= m->experts || e != floor(e) || !shape_equal(&n->in[i]->shape, &n->out[0]->shape))
       return NULL;
@@ -42,7 +42,8 @@ Fact *rule_equal(Mo *m, Node *n) {
     r->cover = cover_and(m, cover_of_expert(m, expert), index_cover(m, index));
     return r;
   }
-  if (tensor_count(other->tensor) != m->experts) return NULL; /* 0, 1, … along one dimension: every expert */
+  if (!other->tensor || tensor_count(other->tensor) != m->experts)
+    return NULL; /* 0, 1, … along one dimension: every expert */
   for (int64_t j = 0; j < m->experts; j++)
     if (tensor_number(other->tensor, j) != (double)(j + index->offset)) return NULL;
   Axes axes = {0};
@@ -175,7 +176,7 @@ static Fact *gather_rows(Mo *m, Value *data, const Fact *coords, const Axes *row
   if (f && (f->kind == FK_SCORES || (f->kind == FK_TERM && !fact_has_body(f))))
     return gather_choice(m, f, &data->shape, coords, row_axes, dim);
   double zero = 1; /* rows of zeros to which an expert is added are fine, other constants are no tokens */
-  if (data->tensor && (!value_is_number(data, &zero) || zero != 0)) return NULL;
+  if (data->tensor && (!is_number(data, &zero) || zero != 0)) return NULL;
   return gather_tokens(m, data, coords, row_axes, dim);
 }
 
@@ -197,13 +198,30 @@ static Fact *gather_weights(Mo *m, Tensor *t, const Fact *index) {
   return r;
 }
 
+/* The same of experts' matrices [experts, …] that are a view of a constant. */
+static Fact *gather_matrices(Mo *m, Value *v, const Fact *index) {
+  Fact *w = weight_of(m, v, 2);
+  if (!w || w->gathered || index->offset || w->axes.n != 3 || w->axes.a[0].kind != AX_EXPERT) return NULL;
+  int start[MAX_RANK + 1];
+  if (v->shape.rank != 3 || !axes_by_dim(&v->shape, &w->axes, start)) return NULL;
+  Fact *r = fact_copy(m, w);
+  r->axes = index->axes;
+  if (!axes_add_part(&r->axes, &w->axes, 1, 3)) return NULL;
+  r->gathered = true;
+  r->cover = index_cover(m, index);
+  m->saw_expert = true;
+  return r;
+}
+
 Fact *rule_gather(Mo *m, Node *n) {
   Fact *index = fact_of(m, n->in[1]);
   const Shape *s = &n->in[0]->shape;
   int64_t axis = norm_axis(n, s->rank, 0);
   if (axis < 0 || axis >= s->rank) return NULL;
-  if (index && index->kind == FK_INDEX && n->in[0]->tensor)
-    return axis == 0 ? gather_weights(m, n->in[0]->tensor, index) : NULL;
+  if (index && index->kind == FK_INDEX) {
+    if (axis != 0) return NULL;
+    return n->in[0]->tensor ? gather_weights(m, n->in[0]->tensor, index) : gather_matrices(m, n->in[0], index);
+  }
   if (index && index->kind == FK_COORD && index->n_coord == 1 && index->axes.n == 1)
     return gather_rows(m, n->in[0], index, &index->axes, (int)axis);
   Fact *f = fact_of(m, n->in[0]);
@@ -301,8 +319,7 @@ static Fact *scatter_choice(Mo *m, Node *n, const Fact *index) {
   int64_t axis = norm_axis(n, s->rank, 0);
   int start[MAX_RANK + 1];
   double fill, one = 0;
-  if (axis < 0 || axis >= s->rank || !value_is_number(n->in[0], &fill) || index->offset || index->slot >= 0)
-    return NULL;
+  if (axis < 0 || axis >= s->rank || !is_number(n->in[0], &fill) || index->offset || index->slot >= 0) return NULL;
   if (s->dim[axis].n != m->experts || !axes_by_dim(&n->in[1]->shape, &index->axes, start)) return NULL;
   Axes axes = {0};
   for (int d = 0; d < s->rank; d++) {
@@ -319,7 +336,7 @@ static Fact *scatter_choice(Mo *m, Node *n, const Fact *index) {
   Fact *upd = fact_of(m, n->in[2]), *r = fact_new(m, FK_TERM, &axes);
   r->cover = cover_full(m);
   bool add = node_string(n, "reduction", "none")[0] == 'a';
-  if (value_is_number(n->in[2], &one)) return fill == 0 && one == 1 ? r : NULL;
+  if (is_number(n->in[2], &one)) return fill == 0 && one == 1 ? r : NULL;
   if (!upd || upd->kind != FK_TERM || !upd->weighted || fact_has_body(upd) || upd->inverse || upd->n_base) return NULL;
   if (!axes_equal(&upd->axes, &index->axes) || !cover_is_full(m, upd->cover)) return NULL;
   r->weighted = true;
@@ -337,7 +354,7 @@ static Fact *scatter_rows(Mo *m, Node *n, const Fact *coords, int n_coord) {
   Value *data = n->in[0], *updates = n->in[2];
   const char *reduction = node_string(n, "reduction", "none");
   double fill = 1;
-  bool zero = value_is_number(data, &fill) && fill == 0, add = reduction[0] == 'a';
+  bool zero = is_number(data, &fill) && fill == 0, add = reduction[0] == 'a';
   Fact *u = fact_of(m, updates);
   if (!u) u = expert_of(m, updates);
   if (!u || u->kind != FK_TERM || u->list != coords->list || u->axes.n < 1 || u->axes.a[0].kind != AX_ROW) return NULL;

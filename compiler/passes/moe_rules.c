@@ -46,7 +46,7 @@ static Fact *rule_mul(Mo *m, Node *n) {
   Fact *a = fact_of(m, n->in[0]), *b = fact_of(m, n->in[1]);
   double x;
   for (int i = 0; i < 2; i++)
-    if (value_is_number(n->in[i], &x) && shape_equal(&n->in[1 - i]->shape, &n->out[0]->shape)) {
+    if (is_number(n->in[i], &x) && shape_equal(&n->in[1 - i]->shape, &n->out[0]->shape)) {
       Node view = *n; /* the same with the constant second */
       Value *in[2] = {n->in[1 - i], n->in[i]};
       view.in = in;
@@ -74,14 +74,14 @@ static Fact *split_coord(Mo *m, const Fact *f, double by, bool modulo) {
 static Fact *rule_mod(Mo *m, Node *n) {
   Fact *f = fact_of(m, n->in[0]);
   double x;
-  return f && f->kind == FK_COORD && value_is_number(n->in[1], &x) ? split_coord(m, f, x, true) : NULL;
+  return f && f->kind == FK_COORD && is_number(n->in[1], &x) ? split_coord(m, f, x, true) : NULL;
 }
 
 static Fact *rule_div(Mo *m, Node *n) {
   Fact *a = fact_of(m, n->in[0]), *b = fact_of(m, n->in[1]);
   double x;
-  if (a && a->kind == FK_COORD) return value_is_number(n->in[1], &x) ? split_coord(m, a, x, false) : NULL;
-  if (a && value_is_number(n->in[1], &x) && x != 0) return scaled(m, n, a, 1 / x);
+  if (a && a->kind == FK_COORD) return is_number(n->in[1], &x) ? split_coord(m, a, x, false) : NULL;
+  if (a && is_number(n->in[1], &x) && x != 0) return scaled(m, n, a, 1 / x);
   return a && b ? broadcast_product(m, n, a, 0, b, 1, true) : NULL;
 }
 
@@ -141,12 +141,12 @@ static Fact *add_two(Mo *m, const Node *n, Fact *a, Value *va, Fact *b, Value *v
   double x;
   const Shape *s = &n->out[0]->shape;
   bool whole = a && shape_equal(&va->shape, s), other_whole = b && shape_equal(&vb->shape, s);
-  if (a && a->kind == FK_INDEX && whole && value_is_number(vb, &x)) {
+  if (a && a->kind == FK_INDEX && whole && is_number(vb, &x)) {
     Fact *r = fact_copy(m, a);
     r->offset += (int64_t)x;
     return r;
   }
-  if (a && whole && value_is_number(vb, &x) && (x == 0 || eps_is_nothing(m, a, x))) return fact_copy(m, a);
+  if (a && whole && is_number(vb, &x) && (x == 0 || eps_is_nothing(m, a, x))) return fact_copy(m, a);
   if (a && a->kind == FK_TERM && !b && weight_of(m, vb, 1) && (a->stage == ST_OUT || a->stage == ST_LIN)) {
     Fact *r = add_bias(m, a, &va->shape, vb);
     if (r) return r;
@@ -179,7 +179,7 @@ static Fact *rule_add(Mo *m, Node *n) {
 static Fact *rule_floor(Mo *m, Node *n) {
   double eps = -1;
   Fact *f = fact_of(m, n->in[0]);
-  if (!f || n->n_in < 2 || !n->in[1] || !value_is_number(n->in[1], &eps) || !eps_is_nothing(m, f, eps)) return NULL;
+  if (!f || n->n_in < 2 || !n->in[1] || !is_number(n->in[1], &eps) || !eps_is_nothing(m, f, eps)) return NULL;
   if (n->op == OP_CLIP && n->n_in > 2 && n->in[2]) return NULL;
   return n->op == OP_MAX && n->n_in != 2 ? NULL : fact_copy(m, f);
 }
@@ -239,11 +239,11 @@ static Fact *rule_where(Mo *m, Node *n) {
   double x;
   Fact condition = *c;
   condition.negated = false;
-  if (!value_is_number(n->in[no], &x)) return NULL;
+  if (!is_number(n->in[no], &x)) return NULL;
   Fact *f = fact_of(m, n->in[yes]);
   if (x == 0) {
     double one;
-    if (value_is_number(n->in[yes], &one))
+    if (is_number(n->in[yes], &one))
       return one == 1 && shape_equal(&n->in[0]->shape, &n->out[0]->shape) ? fact_copy(m, &condition) : NULL;
     if (!f) f = operand(m, n, yes, &condition);
     return f ? broadcast_product(m, n, &condition, 0, f, yes, false) : NULL;
@@ -267,7 +267,7 @@ static Fact *rule_not(Mo *m, const Fact *f) {
 static Fact *rule_compare(Mo *m, Node *n) {
   Fact *f = fact_of(m, n->in[0]);
   double x;
-  if (!f || !value_is_number(n->in[1], &x) || x != 0) return NULL;
+  if (!f || !is_number(n->in[1], &x) || x != 0) return NULL;
   if (n->op == OP_LESS && (f->kind == FK_INDEX || f->kind == FK_COORD) && f->offset >= 0)
     return fact_new(m, FK_FALSE, &f->axes);
   bool indicator = f->kind == FK_TERM && !f->weighted && !fact_has_body(f) && f->scale == 1 && !f->negated;

@@ -24,6 +24,7 @@ NETWORKS = [
     "m3vit-seed1-dense",
     "m3vit-unloved-dense",
     "m3vit-conditioned-moe",
+    "m3vit-crowd-dense",
     "mobilenetv2-op20",
     "vit-op20",
 ]

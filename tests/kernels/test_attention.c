@@ -4,26 +4,35 @@
 void attention_f32(const moecc_pool *pool, const float *q, const float *k, const float *v, const float *mask, float *y,
                    float *scratch, const int64_t *shape, size_t block, size_t score_row, size_t scratch_size,
                    float scale);
+/* The same with wider panels of values. */
+void attention_f32_wide(const moecc_pool *pool, const float *q, const float *k, const float *v, const float *mask,
+                        float *y, float *scratch, const int64_t *shape, size_t block, size_t score_row,
+                        size_t scratch_size, float scale);
+typedef void Attention(const moecc_pool *pool, const float *q, const float *k, const float *v, const float *mask,
+                       float *y, float *scratch, const int64_t *shape, size_t block, size_t score_row,
+                       size_t scratch_size, float scale);
 
 typedef struct {
   size_t batches, heads, queries, keys, depth, width;
   int causal, mask; /* mask: 0 none, 1 [B,1,1,S], 2 [1,H,T,S], 3 [1,1,T,1], 4 with -inf */
+  int negative;     /* the scale */
 } Case;
 static const Case cases[] = {
-    {1, 1, 1, 1, 1, 1, 0, 0},       {2, 3, 65, 65, 16, 16, 0, 0}, {1, 2, 7, 33, 24, 40, 0, 1},
-    {2, 2, 19, 19, 8, 8, 1, 0},     {1, 3, 30, 17, 5, 3, 0, 2},   {2, 1, 13, 50, 64, 64, 0, 3},
-    {1, 2, 129, 129, 64, 64, 0, 0}, {2, 2, 10, 37, 12, 33, 0, 4}, {1, 1, 40, 70, 32, 32, 1, 2},
+    {1, 1, 1, 1, 1, 1, 0, 0, 0},       {2, 3, 65, 65, 16, 16, 0, 0, 0}, {1, 2, 7, 33, 24, 40, 0, 1, 0},
+    {2, 2, 19, 19, 8, 8, 1, 0, 0},     {1, 3, 30, 17, 5, 3, 0, 2, 0},   {2, 1, 13, 50, 64, 64, 0, 3, 0},
+    {1, 2, 129, 129, 64, 64, 0, 0, 0}, {2, 2, 10, 37, 12, 33, 0, 4, 0}, {1, 1, 40, 70, 32, 32, 1, 2, 0},
+    {1, 2, 20, 23, 18, 7, 0, 0, 1},    {1, 1, 5, 200, 48, 96, 0, 0, 0}, {1, 2, 31, 31, 96, 48, 1, 0, 1},
 };
 
 static size_t padded(size_t n) { return (n + TEST_NR - 1) / TEST_NR * TEST_NR; }
 
 /* q, k and v lie in one buffer as a fused projection leaves them: [B][T][3][H][D]. */
-static void one_case(const Case *c) {
+static void one_case(const Case *c, Attention *attention, size_t vn) {
   size_t row_q = c->heads * c->depth, row_v = c->heads * c->width, B = c->batches, H = c->heads, T = c->queries,
          S = c->keys;
   const size_t block = 1 + (B + T + S) % 11, score_row = padded(S);
   float *q = random_buffer(B * T * row_q), *k = random_buffer(B * S * row_q), *v = random_buffer(B * S * row_v);
-  size_t outputs = B * T * row_v, values = (c->width + 15) / 16 * 16 * S; /* VN is 16 */
+  size_t outputs = B * T * row_v, values = (c->width + vn - 1) / vn * vn * S;
   size_t scratch_size = (score_row * c->depth + values + block * (score_row + 1) + 15) / 16 * 16;
   float *y = buffer(outputs), *again = buffer(outputs), *scratch = buffer(4 * scratch_size);
   float *mask = random_buffer(B * H * T * S);
@@ -56,9 +65,9 @@ static void one_case(const Case *c) {
                      m[1],
                      m[2],
                      m[3]};
-  float scale = 3.0f / sqrtf((float)c->depth);
+  float scale = (c->negative ? -3.0f : 3.0f) / sqrtf((float)c->depth);
   const float *masked = c->mask ? mask : NULL;
-  attention_f32(NULL, q, k, v, masked, y, scratch, shape, block, score_row, scratch_size, scale);
+  attention(NULL, q, k, v, masked, y, scratch, shape, block, score_row, scratch_size, scale);
   double *e = malloc(S * sizeof *e);
   for (size_t b = 0; b < B; b++)
     for (size_t h = 0; h < H; h++)
@@ -83,17 +92,20 @@ static void one_case(const Case *c) {
         }
       }
   check_guard(y, outputs), check_guard(scratch, 4 * scratch_size);
-  attention_f32(&awkward_pool, q, k, v, masked, again, scratch, shape, block, score_row, scratch_size, scale);
+  attention(&awkward_pool, q, k, v, masked, again, scratch, shape, block, score_row, scratch_size, scale);
   check_same(again, y, outputs, "four threads");
   shape[2] = 1; /* a single query gives the bits it gave among others */
-  attention_f32(NULL, q, k, v, masked, again, scratch, shape, block, score_row, scratch_size, scale);
+  attention(NULL, q, k, v, masked, again, scratch, shape, block, score_row, scratch_size, scale);
   check_same(again, y, row_v, "one query");
   free(q), free(k), free(v), free(y), free(again), free(scratch), free(mask), free(e);
 }
 
 static void all_cases(void **state) {
   (void)state;
-  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) one_case(&cases[i]);
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    one_case(&cases[i], attention_f32, 16);
+    one_case(&cases[i], attention_f32_wide, 32);
+  }
 }
 
 int main(void) {

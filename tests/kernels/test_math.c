@@ -58,6 +58,7 @@ typedef struct {
 static const MathCase math_cases[] = {
     {"exp", vf_exp, moecc_exp_f32, exact_exp, -110, 95, 1.0, 0},
     {"exp_neg", vf_exp_neg, NULL, exact_exp, -86.9, 0, 1.0, 0},
+    {"exp2_neg", vf_exp2_neg, NULL, exp2, -125, 0, 2.6, 0},
     {"exp2", vf_exp2, moecc_exp2_f32, exact_exp2, -155, 130, 1.2, 0},
     {"log", vf_log, moecc_log_f32, exact_log, 0, 3e38, 1.2, 0},
     {"log near 1", vf_log, moecc_log_f32, exact_log, 0.5, 2, 1.2, 0},
@@ -123,6 +124,10 @@ static void special_values(void **state) {
   assert_true(vf_get(vf_exp_neg(vf_set1(-inf)), 0) == 0.0f);
   assert_true(vf_get(vf_exp_neg(vf_set1(-1e30f)), 0) == 0.0f);
   assert_true(vf_get(vf_exp_neg(vf_set1(0.0f)), 0) == 1.0f);
+  assert_true(vf_get(vf_exp2_neg(vf_set1(0.0f)), 0) == 1.0f);
+  assert_true(vf_get(vf_exp2_neg(vf_set1(-inf)), 0) == vf_get(vf_exp2_neg(vf_set1(-125.0f)), 0));
+  assert_true(isnan(vf_get(vf_exp2_neg(vf_set1(nan)), 0)));
+  assert_true(isnan(vf_get(vf_gelu(vf_set1(nan)), 0)) && vf_get(vf_gelu(vf_set1(-inf)), 0) == 0.0f);
   assert_true(isnan(vf_get(vf_exp_neg(vf_set1(nan)), 0)));
   assert_true(moecc_log_f32(0.0f) == -inf);
   assert_true(moecc_log_f32(inf) == inf);
@@ -285,11 +290,23 @@ static void lanes(void **state) {
   assert_true(isinf(vf_get(vf_scale(vf_set1(1.5f), vf_set1(128)), 0)));
 }
 
+/* A square of VF_LANES rows, with gaps before and after. */
+static void transposed(void **state) {
+  (void)state;
+  float from[VF_LANES * (VF_LANES + 3)], to[VF_LANES * (VF_LANES + 5)];
+  for (int i = 0; i < VF_LANES * (VF_LANES + 3); i++) from[i] = (float)i;
+  for (int i = 0; i < VF_LANES * (VF_LANES + 5); i++) to[i] = -1.0f;
+  vf_transpose(from, VF_LANES + 3, to, VF_LANES + 5);
+  for (int j = 0; j < VF_LANES; j++)
+    for (int i = 0; i < VF_LANES + 5; i++)
+      assert_true(to[j * (VF_LANES + 5) + i] == (i < VF_LANES ? from[i * (VF_LANES + 3) + j] : -1.0f));
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(lanes),       cmocka_unit_test(accuracy), cmocka_unit_test(special_values),
-      cmocka_unit_test(rounding),    cmocka_unit_test(doubles),  cmocka_unit_test(integers),
-      cmocka_unit_test(conversions),
+      cmocka_unit_test(lanes),       cmocka_unit_test(accuracy),   cmocka_unit_test(special_values),
+      cmocka_unit_test(rounding),    cmocka_unit_test(doubles),    cmocka_unit_test(integers),
+      cmocka_unit_test(conversions), cmocka_unit_test(transposed),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

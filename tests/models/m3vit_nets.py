@@ -107,6 +107,20 @@ CASES: dict[str, Case] = {
     "herd-of-two": Case({}, seed=7, bias=(5, 0, 0, 5)),
     "unloved": Case({"experts": 6}, seed=8, bias=(0, -20, 0, 0, -20, 0)),  # 1 and 4 get none
     "all-chosen": Case({"top_k": 4}, seed=9),  # k = experts
+    # Many experts, and few tokens or none for each.
+    "crowd": Case(
+        {
+            "dim": 24,
+            "blocks": 2,
+            "mlp_ratio": 1.0,
+            "experts": 96,
+            "top_k": 4,
+            "expert_ratio": 0.5,
+            "head_width": 8,
+        },
+        seed=16,
+        forms=("moe", "dense", "routed", "function", "function-routed"),
+    ),
     "one-expert": Case({"experts": 1, "top_k": 1}, seed=10),
     "noisy": Case({"gate": "noisy"}, seed=11, forms=tuple(FORMS)),  # softmax over the chosen
     "noisy-odd": Case({"gate": "noisy", "experts": 5, "top_k": 3, "height": 48}, seed=12),

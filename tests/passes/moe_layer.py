@@ -37,7 +37,7 @@ class Layer:
     bias: bool = True
     scale: float = 1.0
     residual: bool = False
-    window: tuple[int, int] = (0, 1000)  # the experts that may be chosen
+    window: tuple[int, int] = (0, 4096)  # the experts that may be chosen
     shape: tuple[int, ...] = ()  # of the tokens, if not (tokens,)
     seed: int = 0
 

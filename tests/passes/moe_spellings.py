@@ -44,6 +44,7 @@ def dense_matmul_any_order(b: Builder) -> str:
 
 
 @case()
+@case(experts=96)
 def dense_split_sum(b: Builder) -> str:
     columns = b.op("Split", b.mask(), outputs=b.layer.experts, axis=1, num_outputs=b.layer.experts)
     return b("Sum", *[b("Mul", c, b.expert(e, "x", "gemm_plain")) for e, c in enumerate(columns)])
@@ -259,8 +260,20 @@ def batched_mask_product(b: Builder) -> str:
     return b("Squeeze", b("MatMul", b("Unsqueeze", b.mask(), [1]), y), [1])
 
 
+@case(experts=4000, tokens=70, hidden=3, inner=2)
+def batched_mask_of_shape(b: Builder) -> str:
+    """A mask that is too large to be folded into a constant before the scores are written into it."""
+    top, index = b.choice()
+    zero = numpy_helper.from_array(np.zeros(1, np.float32))
+    zeros = b("ConstantOfShape", [b.layer.tokens, b.layer.experts], value=zero)
+    mask = b("ScatterElements", b("Reshape", zeros, [b.layer.tokens, -1]), index, top, axis=-1)
+    mask = b("Unsqueeze", b("Transpose", mask, perm=[1, 0]), [-1])
+    return b("ReduceSum", b("Mul", all_experts(b), mask), [0], keepdims=0)
+
+
 @case()
 @case(normalize=True)
+@case(experts=400)
 def stacked_then_picked(b: Builder) -> str:
     """All experts side by side, the chosen ones picked, weighted and added."""
     top, index = b.choice()
@@ -290,6 +303,7 @@ def rows_of(b: Builder, e: int, index: str) -> tuple[str, str]:
 @case(gate="topk_softmax", act="silu", gated=True, bias=False)
 @case(normalize=True, k=3)
 @case(k=1, experts=3)
+@case(experts=96)
 def routed_loop(b: Builder) -> str:
     top, index = b.choice()
     out = b.empty(b.layer.tokens, b.layer.hidden)
@@ -429,6 +443,7 @@ def routed_batched_tokens(b: Builder) -> str:
 
 
 @case(experts=3)
+@case(experts=96)
 def routed_function(b: Builder) -> str:
     """The same as routed_loop as a model-local function."""
     layer = b.layer
