@@ -36,12 +36,6 @@ static inline size_t moecc_cut(size_t n, size_t parts, size_t i) {
   return n / parts * i + (i < n % parts ? i : n % parts);
 }
 
-/* What tile number `tile` over panel w prefetches of the next panel, a line for each of its `depth` steps of k: a third
- * of a panel of 48 columns, for example. Behind the panel's end, or without one, it is w, which costs nothing. */
-static inline const float *moecc_ahead(const float *w, const float *next, size_t depth, size_t columns, size_t tile) {
-  return next && tile * MOECC_LINE < columns ? next + tile * depth * MOECC_LINE : w;
-}
-
 /* What is prefetched while a tile is computed: what lies at `at` and, each step of k later, `step` floats further; up
  * to three lines a step. It may be behind the end of the weights, where as a rule the next ones lie: nothing is read. */
 typedef struct {
