@@ -34,12 +34,14 @@ typedef struct {
   moecc_npy array;
 } Tensor;
 
+typedef @NAME@ Network;
+
 /* A task: its bit for @NAME@_init (or bits, for several at once), its function with arguments as
  * arrays, inputs and outputs in the function's order. */
 typedef struct {
   const char *name;
   unsigned bits;
-  moecc_status (*call)(@NAME@ *m, const void *const *in, void *const *out);
+  moecc_status (*call)(Network *m, const void *const *in, void *const *out);
   const Tensor *in;
   size_t n_in;
   const Tensor *out;
@@ -303,7 +305,7 @@ static int finish_profile(const Options *o, int status) { return (void)o, status
 /* ---- running a task ---------------------------------------------------------------------------------------------- */
 
 /* Says what a status means, naming the piece of the weights or the memory it is about. */
-static int report(const @NAME@ *m, const char *doing, moecc_status s) {
+static int report(const Network *m, const char *doing, moecc_status s) {
   const moecc_fault *fault = &m->c.weights.fault;
   fprintf(stderr, "@NAME@_main: %s: %s", doing, moecc_status_text(s));
   if (s == MOECC_ERROR_ARENA) fprintf(stderr, " (%zu bytes are needed)", m->c.needed);
@@ -366,7 +368,7 @@ static void print_times(const Options *o, const Task *task, unsigned threads, do
 }
 
 /* One warm-up if runs are timed. */
-static int time_calls(const Options *o, @NAME@ *m, const Task *task, const void *const *in, void *const *out,
+static int time_calls(const Options *o, Network *m, const Task *task, const void *const *in, void *const *out,
                       double *ms) {
   long run;
   profile_task(o);
@@ -382,7 +384,7 @@ static int time_calls(const Options *o, @NAME@ *m, const Task *task, const void 
   return DONE;
 }
 
-static int run_task(const Options *o, @NAME@ *m, const Task *task, unsigned threads) {
+static int run_task(const Options *o, Network *m, const Task *task, unsigned threads) {
   void **in = allocate(task->n_in * sizeof *in), **out = allocate(task->n_out * sizeof *out);
   double *ms = allocate((size_t)o->runs * sizeof *ms);
   int status = DONE;
@@ -486,7 +488,7 @@ static void release_weights(Weights *w) {
 
 /* @NAME@_init says how much memory the tasks need when it is given none. Where memory is static, the header has the
  * same number as a macro. */
-static int open_network(@NAME@ *m, unsigned bits, const Weights *w, const moecc_options *options, void **arena) {
+static int open_network(Network *m, unsigned bits, const Weights *w, const moecc_options *options, void **arena) {
   moecc_status s = @NAME@_init(m, bits, NULL, 0, w->source, options);
   if (s == MOECC_ERROR_ARENA) {
     *arena = allocate(m->c.needed);
@@ -497,7 +499,7 @@ static int open_network(@NAME@ *m, unsigned bits, const Weights *w, const moecc_
 
 /* Runs the chosen tasks one after another: switching the task is calling another function. */
 static int run_tasks(const Options *o, const Weights *w, const moecc_pool *pool, unsigned bits) {
-  static @NAME@ m; /* starts as zeros */
+  static Network m; /* starts as zeros */
   moecc_options options = {NULL, 0, 0};
   void *arena = NULL;
   size_t t;

@@ -74,8 +74,9 @@ static void add_tensor(Emission *e, Text *t, const Port *p) {
   text_add(t, v->shape.rank ? "}}}," : "0}}},");
 }
 
-/* The table of a task's inputs or outputs; returns how many. */
-static size_t add_tensors(Emission *e, Text *t, size_t task, const char *id, bool output) {
+/* The table of a task's inputs or outputs; returns how many. Its name ends with the task's number, which no name of the
+ * interface does: those end with an identifier. */
+static size_t add_tensors(Emission *e, Text *t, size_t task, bool output) {
   Text list = {.ctx = e->ctx};
   const Port *port = output ? e->output : e->input;
   size_t n = output ? e->n_outputs : e->n_inputs, taken = 0;
@@ -84,7 +85,7 @@ static size_t add_tensors(Emission *e, Text *t, size_t task, const char *id, boo
       add_tensor(e, &list, &port[i]);
       taken++;
     }
-  if (taken) text_add(t, "static const Tensor %s_%s[] = {%s\n};\n", id, output ? "out" : "in", list.text);
+  if (taken) text_add(t, "static const Tensor %s_%zu[] = {%s\n};\n", output ? "out" : "in", task, list.text);
   return taken;
 }
 
@@ -96,17 +97,17 @@ static const char *driver_table(Emission *e) {
     const char *condition =
         ctx_format(e->ctx, "#if !defined(%s_CHOOSE) || defined(%s_WITH_%s)\n", e->upper, e->upper, id);
     text_add(&t, "%s", condition);
-    size_t n_in = add_tensors(e, &t, i, id, false), n_out = add_tensors(e, &t, i, id, true);
-    text_add(&t, "static moecc_status call_%s(%s *m, const void *const *in, void *const *out) {\n", id, e->name);
+    size_t n_in = add_tensors(e, &t, i, false), n_out = add_tensors(e, &t, i, true);
+    text_add(&t, "static moecc_status call_%zu(Network *m, const void *const *in, void *const *out) {\n", i);
     if (!n_in) text_add(&t, "  (void)in;\n");
     text_add(&t, "  return %s_%s(m", e->name, id);
     for (size_t k = 0; k < n_in; k++) text_add(&t, ", in[%zu]", k);
     for (size_t k = 0; k < n_out; k++) text_add(&t, ", out[%zu]", k);
     text_add(&t, ");\n}\n#endif\n\n");
-    text_add(&tasks, "%s    {\"%s\", %s_TASK%s%s, call_%s, %s, %zu, %s, %zu},\n#endif\n", condition,
+    text_add(&tasks, "%s    {\"%s\", %s_TASK%s%s, call_%zu, %s, %zu, %s, %zu},\n#endif\n", condition,
              all ? "all" : c_string(e->ctx, e->task[i].task->name), e->upper, all ? "S_ALL" : "_",
-             all ? "" : e->task[i].upper, id, n_in ? ctx_format(e->ctx, "%s_in", id) : "NULL", n_in,
-             n_out ? ctx_format(e->ctx, "%s_out", id) : "NULL", n_out);
+             all ? "" : e->task[i].upper, i, n_in ? ctx_format(e->ctx, "in_%zu", i) : "NULL", n_in,
+             n_out ? ctx_format(e->ctx, "out_%zu", i) : "NULL", n_out);
   }
   text_add(&t, "static const Task tasks[] = {\n%s};", tasks.text);
   return t.text;

@@ -24,7 +24,7 @@ HOSTILE = [
 ]  # fmt: skip
 NETWORKS = [
     "tasks", "time", "Options", "usage", "USAGE", "read", "main", "int", "moecc", "y0", "Tensor", "a b", "9", "λ", "blocks",
-    "vit", "x" * 100,
+    "vit", "x" * 100, "o", "m", "in", "call", "Network",
 ]  # fmt: skip
 FLAGS = ["-std=gnu99", "-O1", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-fsyntax-only"]
 
