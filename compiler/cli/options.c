@@ -174,7 +174,7 @@ static const OptionInfo options[] = {
     {"--bind", "INPUT=VALUE", MODEL, set_bind,
      "make an input a constant: one number, or one for each element with commas"},
     {"--dim", "NAME=N", MODEL, set_dim, "fix a free dimension"},
-    {"--target", "T", FOR_COMPILE | FOR_BENCH | FOR_RUN | FOR_TUNE, set_target,
+    {"--target", "T", FOR_COMPILE | RUNS | FOR_TUNE, set_target,
      "machine to make code for (default: native; all of them are below)"},
     {"--weights", "MODE", FOR_COMPILE, set_weights,
      "file: N_weights.bin, loaded before the first call (default)\n"
@@ -255,7 +255,7 @@ void options_help(Command command, FILE *f) {
   for (int i = 0; i < N_OPTIONS; i++)
     if (options[i].commands & command) print_option(&options[i], f);
   if (command & MODEL) print_passes(f);
-  if (command & (FOR_COMPILE | FOR_BENCH | FOR_RUN | FOR_TUNE)) print_targets(f);
+  if (command & (FOR_COMPILE | RUNS | FOR_TUNE)) print_targets(f);
 }
 
 bool options_want_help(int argc, char **argv) {

@@ -134,10 +134,11 @@ static void json_set(const Report *r, const SetResult *s) {
 
 void report_json(const Report *r) {
   Ctx *c = r->ctx;
-  printf("{\"model\": %s, \"folder\": %s, \"engine\": \"%s\", \"outputs\": %zu, \"wrong\": %zu, "
-         "\"largest_relative_error\": %s,\n"
+  printf("{\"model\": %s, \"folder\": %s, \"engine\": \"%s\", \"target\": \"%s\", \"outputs\": %zu, "
+         "\"wrong\": %zu, \"largest_relative_error\": %s,\n"
          "  \"sets\": [",
-         json_text(c, r->model), json_text(c, r->folder), r->engine, r->outputs, r->wrong, json_number(c, r->worst));
+         json_text(c, r->model), json_text(c, r->folder), r->engine, r->run->program->target->name, r->outputs,
+         r->wrong, json_number(c, r->worst));
   for (size_t i = 0; i < r->n_sets; i++) {
     printf("%s", i ? "," : "");
     json_set(r, &r->set[i]);

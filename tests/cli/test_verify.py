@@ -45,6 +45,14 @@ def test_agrees(cli: Cli, dense: Path) -> None:
     assert "routing" not in found["sets"][0]
 
 
+@pytest.mark.parametrize("target", ["generic", "x86-64-v2"])
+def test_of_a_target(cli: Cli, dense: Path, target: str) -> None:
+    nets.write_set(cli.place, 0, [nets.X], [Y])
+    found = json.loads(cli.fine("verify", dense, cli.place, "--target", target, "--json"))
+    assert (found["engine"], found["target"], found["wrong"]) == ("cc", target, 0)
+    assert verify_json(cli, dense, cli.place, "--target", target)["target"] == "generic", "tcc has no vectors"
+
+
 def test_differs(cli: Cli, dense: Path) -> None:
     wrong = Y.copy()
     wrong[1, 3] += 0.01
