@@ -24,7 +24,7 @@ CALLING = 120  # and any other turn
 TURN = 0.12  # seconds of calls in a turn, at least one call
 SLOW = 6  # so many times slower than the fastest: a few rounds are enough
 SLOW_ROUNDS = 2
-PAUSE = 0.01  # between turns, for threads that spin after a call
+PAUSE = 0.05  # between turns, for threads that spin after a call: onnxruntime's do so for some 30 ms
 
 
 @dataclass(frozen=True)

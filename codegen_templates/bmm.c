@@ -28,7 +28,7 @@ typedef struct {
 } KERNEL_args;
 
 MOECC_APART void KERNEL_tile(size_t rows, const float *const *x, size_t k, const float *w, float *out) {
-  const moecc_fetch none = {w, 0};
+  const moecc_fetch none = {w, 0, 0};
   moecc_tile_on(MR, NR / VF_LANES, rows, x, 1, k, w, NR, none, 0, out, NR);
 }
 

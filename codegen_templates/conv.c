@@ -45,7 +45,7 @@ typedef struct {
 
 MOECC_APART void KERNEL_tile(size_t rows, const float *const *x, size_t taps, size_t length, const float *w,
                              const float *ahead, size_t ahead_step, int more, float *out) {
-  const moecc_fetch fetch = {ahead, ahead_step};
+  const moecc_fetch fetch = {ahead, ahead_step, 0};
   moecc_tile_on(MR, NR / VF_LANES, rows, x, taps, length, w, NR, fetch, more, out, NR);
 }
 

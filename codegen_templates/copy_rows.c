@@ -8,49 +8,32 @@
 #define T      float
 /* end holes */
 
-enum { KERNEL_BLOCK = 4096, KERNEL_LOOPS = 8 };
+enum { KERNEL_BLOCK = 4096 };
 
 typedef struct {
   const T *x;
   T *y;
-  size_t rows, n, blocks, group;
-  const int64_t *outer;
+  moecc_rows rows;
 } KERNEL_args;
 
 static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   (void)thread;
   for (size_t item = begin; item < end; item++) {
-    size_t row = item / a->blocks * a->group, from = item % a->blocks * KERNEL_BLOCK;
-    size_t rows = a->rows - row < a->group ? a->rows - row : a->group;
-    size_t n = a->n - from < KERNEL_BLOCK || a->blocks == 1 ? a->n - from : KERNEL_BLOCK;
-    const T *x = a->x + from;
-    T *y = a->y + from;
-    int64_t index[KERNEL_LOOPS];
-    for (int64_t d = a->outer[0] - 1; d >= 0; d--) {
-      const int64_t *loop = a->outer + 1 + d * 3;
-      index[d] = (int64_t)(row % (size_t)loop[0]);
-      row /= (size_t)loop[0];
-      x += index[d] * loop[1];
-      y += index[d] * loop[2];
-    }
-    for (; rows > 0; rows--) {
-      for (size_t i = 0; i < n; i++) y[i] = x[i];
-      for (int64_t d = a->outer[0] - 1; d >= 0; d--) {
-        const int64_t *loop = a->outer + 1 + d * 3;
-        int64_t back = ++index[d] == loop[0] ? loop[0] : 0;
-        x += (1 - back) * loop[1];
-        y += (1 - back) * loop[2];
-        if (back == 0) break;
-        index[d] = 0;
-      }
+    const moecc_rows_item part = moecc_rows_at(&a->rows, item);
+    int64_t index[MOECC_ROWS_LOOPS], at[2];
+    moecc_rows_seek(a->rows.outer, 2, part.row, index, at);
+    for (size_t row = 0; row < part.rows; row++) {
+      const T *x = a->x + at[0];
+      T *y = a->y + at[1];
+      for (size_t i = part.from; i < part.to; i++) y[i] = x[i];
+      moecc_rows_next(a->rows.outer, 2, index, at);
     }
   }
 }
 
 void KERNEL(const moecc_pool *pool, const T *x, T *y, size_t rows, size_t n, const int64_t *outer) {
   if (rows == 0 || n == 0) return;
-  size_t blocks = (n + KERNEL_BLOCK - 1) / KERNEL_BLOCK, group = blocks == 1 ? KERNEL_BLOCK / n : 1;
-  const KERNEL_args a = {x, y, rows, n, blocks, group, outer};
-  moecc_for(pool, KERNEL_part, &a, (rows + group - 1) / group * blocks);
+  const KERNEL_args a = {x, y, moecc_rows_of(rows, n, KERNEL_BLOCK, outer)};
+  moecc_for(pool, KERNEL_part, &a, moecc_rows_items(&a.rows));
 }

@@ -5,4 +5,7 @@
 #include "moecc_rt.h"
 #include "moecc_simd.h"
 #include "moecc_math.h"
+#include "moecc_rows.h"
 #include "moecc_gemm.h"
+#include "moecc_depthwise.h"
+#include "moecc_resize_conv.h"

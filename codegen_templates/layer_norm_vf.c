@@ -1,4 +1,4 @@
-/* Layer normalisation: y = (x - mean) / sqrt(variance + epsilon) * scale + bias over rows, float32.
+/* Layer normalisation: y = EPILOGUE((x - mean) / sqrt(variance + epsilon) * scale + bias) over rows, float32.
  * x: rows of n elements, each contiguous, `xs` apart; y: rows one after another; scale: n elements; bias: n elements or
  * NULL. The mean is taken first, then the mean of the squared distances from it, both of a row's pieces. Any rows, n
  * >= 1. y may be x's place.
@@ -6,11 +6,19 @@
 #include "defaults.h"
 /* holes */
 #define KERNEL layer_norm_f32
+static inline vf EPILOGUE(vf acc, const moecc_operand *o, size_t row, size_t col, size_t lanes) {
+  (void)o;
+  (void)row;
+  (void)col;
+  (void)lanes;
+  return acc;
+}
 /* end holes */
 
 typedef struct {
   const float *x, *scale, *bias;
   float *y;
+  const moecc_operand *o;
   size_t n;
   int64_t xs;
   float epsilon;
@@ -72,23 +80,35 @@ static vf KERNEL_scaled(const KERNEL_args *a, vf x, size_t i) {
   return x * vf_load(a->scale + i);
 }
 
-static void KERNEL_row(const KERNEL_args *a, const float *x, float *y) {
+static vf KERNEL_scaled_some(const KERNEL_args *a, vf x, size_t i, size_t lanes) {
+  const vf scale = vf_load_some(a->scale + i, lanes);
+  return a->bias ? vf_fma(x, scale, vf_load_some(a->bias + i, lanes)) : x * scale;
+}
+
+static void KERNEL_row(const KERNEL_args *a, size_t row) {
+  const float *x = a->x + (int64_t)row * a->xs;
+  float *y = a->y + row * a->n;
   const float mean = KERNEL_mean(x, a->n);
   const float factor = 1.0f / moecc_sqrt_f32(KERNEL_variance(x, a->n, mean) + a->epsilon);
   const vf m = vf_set1(mean), f = vf_set1(factor);
   size_t i = 0;
-  for (; i + VF_LANES <= a->n; i += VF_LANES) vf_store(y + i, KERNEL_scaled(a, (vf_load(x + i) - m) * f, i));
-  for (; i < a->n; i++) y[i] = (x[i] - mean) * factor * a->scale[i] + (a->bias ? a->bias[i] : 0.0f);
+  for (; i + VF_LANES <= a->n; i += VF_LANES)
+    vf_store(y + i, EPILOGUE(KERNEL_scaled(a, (vf_load(x + i) - m) * f, i), a->o, row, i, VF_LANES));
+  if (i < a->n) {
+    const size_t left = a->n - i;
+    const vf end = KERNEL_scaled_some(a, (vf_load_some(x + i, left) - m) * f, i, left);
+    vf_store_some(y + i, EPILOGUE(end, a->o, row, i, left), left);
+  }
 }
 
 static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   (void)thread;
-  for (size_t r = begin; r < end; r++) KERNEL_row(a, a->x + (int64_t)r * a->xs, a->y + r * a->n);
+  for (size_t r = begin; r < end; r++) KERNEL_row(a, r);
 }
 
-void KERNEL(const moecc_pool *pool, const float *x, const float *scale, const float *bias, float *y, size_t rows,
-            size_t n, int64_t xs, float epsilon) {
-  const KERNEL_args a = {x, scale, bias, y, n, xs, epsilon};
+void KERNEL(const moecc_pool *pool, const float *x, const float *scale, const float *bias, float *y,
+            const moecc_operand *o, size_t rows, size_t n, int64_t xs, float epsilon) {
+  const KERNEL_args a = {x, scale, bias, y, o, n, xs, epsilon};
   moecc_for(pool, KERNEL_part, &a, rows);
 }

@@ -82,7 +82,7 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
       if (i + 1 == end && from + depth < a->k) next = a->w + (begin % a->panels * a->k + from + depth) * NR;
       for (size_t t = 0; t < tiles; t++) {
         const size_t row = first + moecc_cut(rows, tiles, t), here = first + moecc_cut(rows, tiles, t + 1) - row;
-        KERNEL_piece(a, from, depth, row, here, panel * NR, w, moecc_fetch_next(w, next, depth, NR, t, tiles));
+        KERNEL_piece(a, from, depth, row, here, panel * NR, w, moecc_fetch_wide(w, next, depth, NR, t, tiles));
       }
     }
   }

@@ -52,7 +52,7 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
       size_t row = first + moecc_cut(rows, tiles, t), here = first + moecc_cut(rows, tiles, t + 1) - row;
       const float *x[MR] = {0};
       for (size_t r = 0; r < here; r++) x[r] = a->x + a->token[row + r] * a->x_row;
-      KERNEL_tile(here, x, a->k, w, moecc_fetch_next(w, next, a->k, NR, t, tiles), sum);
+      KERNEL_tile(here, x, a->k, w, moecc_fetch_wide(w, next, a->k, NR, t, tiles), sum);
       KERNEL_finish(a, sum, row, here, panel * NR);
     }
   }

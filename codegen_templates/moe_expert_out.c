@@ -35,6 +35,14 @@ static void KERNEL_finish(const KERNEL_args *a, const float *sum, size_t row, si
   }
 }
 
+/* Brings the tokens' rows of a tile near, while it is computed: they lie anywhere. */
+static void KERNEL_touch(const KERNEL_args *a, size_t row, size_t rows, size_t col) {
+  for (size_t r = row; r < row + rows; r++) {
+    const float *y = a->y + a->token[r] * a->n;
+    for (size_t c = col; c < col + NR && c < a->n; c += MOECC_LINE) moecc_touch(y + c);
+  }
+}
+
 static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
   const KERNEL_args *a = args;
   float sum[MR * NR];
@@ -48,7 +56,8 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
       size_t row = first + moecc_cut(rows, tiles, t), here = first + moecc_cut(rows, tiles, t + 1) - row;
       const float *x[MR] = {0};
       for (size_t r = 0; r < here; r++) x[r] = a->hidden + (row + r) * a->k;
-      KERNEL_tile(here, x, a->k, w, moecc_fetch_next(w, next, a->k, NR, t, tiles), sum);
+      KERNEL_touch(a, row, here, panel * NR);
+      KERNEL_tile(here, x, a->k, w, moecc_fetch_wide(w, next, a->k, NR, t, tiles), sum);
       KERNEL_finish(a, sum, row, here, panel * NR);
     }
   }

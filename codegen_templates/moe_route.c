@@ -3,6 +3,7 @@
  *   normalize: the k weights divided by their sum.
  * scores: rows of `experts` elements, score_row apart. expert, token, weight: tokens * k entries, token by token.
  * Equal scores: the lower index. A NaN comes last, weighs 0 and sets MOECC_FLAG_NAN_SCORE. 1 <= k <= experts.
+ * Threads share out tokens.
  */
 #include "defaults.h"
 /* holes */
@@ -12,15 +13,25 @@
 /* Is score a of expert i better than score b of expert j < i? */
 static int KERNEL_better(float a, float b) { return a > b || (b != b && a == a); }
 
-/* The k best in descending order. */
-static void KERNEL_choose(const float *score, size_t experts, size_t k, uint32_t *chosen) {
+/* The k best in descending order. A vector of scores of which none is better than the k so far is passed over. Whether
+ * one is no number. */
+static int KERNEL_choose(const float *score, size_t experts, size_t k, uint32_t *chosen) {
   size_t n = 0;
-  for (size_t e = 0; e < experts; e++) {
-    if (n == k && !KERNEL_better(score[e], score[chosen[n - 1]])) continue;
-    size_t at = n < k ? n++ : n - 1;
-    for (; at > 0 && KERNEL_better(score[e], score[chosen[at - 1]]); at--) chosen[at] = chosen[at - 1];
-    chosen[at] = (uint32_t)e;
+  int nan = 0;
+  for (size_t e = 0; e < experts; e += VF_LANES) {
+    const size_t lanes = experts - e < VF_LANES ? experts - e : VF_LANES;
+    const vf x = vf_load_some(score + e, lanes);
+    const float worst = n < k ? 0.0f : score[chosen[k - 1]];
+    nan |= vm_any(vf_is_nan(x));
+    if (n == k && worst == worst && !vm_any(x > vf_set1(worst))) continue;
+    for (size_t i = e; i < e + lanes; i++) {
+      if (n == k && !KERNEL_better(score[i], score[chosen[n - 1]])) continue;
+      size_t at = n < k ? n++ : n - 1;
+      for (; at > 0 && KERNEL_better(score[i], score[chosen[at - 1]]); at--) chosen[at] = chosen[at - 1];
+      chosen[at] = (uint32_t)i;
+    }
   }
+  return nan;
 }
 
 static void KERNEL_sort(uint32_t *chosen, size_t k) {
@@ -59,15 +70,31 @@ static void KERNEL_weigh(const float *score, size_t experts, const uint32_t *cho
   for (size_t i = 0; i < k && normalize && total != 0.0f; i++) weight[i] = weight[i] / total;
 }
 
-void KERNEL(const float *scores, float *weight, uint32_t *expert, uint32_t *token, uint32_t *flags, size_t score_row,
-            size_t tokens, size_t experts, size_t k, size_t gate, size_t normalize) {
-  for (size_t t = 0; t < tokens; t++, scores += score_row, weight += k, expert += k) {
-    KERNEL_choose(scores, experts, k, expert);
-    float largest = scores[expert[0]];
-    KERNEL_sort(expert, k);
-    KERNEL_weigh(scores, experts, expert, k, gate, normalize, largest, weight);
-    for (size_t i = 0; i < k; i++) *token++ = (uint32_t)t;
-    for (size_t e = 0; e < experts; e++)
-      if (scores[e] != scores[e]) *flags |= MOECC_FLAG_NAN_SCORE;
+typedef struct {
+  const float *scores;
+  float *weight;
+  uint32_t *expert, *token, *nan; /* nan: of each thread, whether it met one */
+  size_t score_row, experts, k, gate, normalize;
+} KERNEL_args;
+
+static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thread) {
+  const KERNEL_args *a = args;
+  for (size_t t = begin; t < end; t++) {
+    const float *score = a->scores + t * a->score_row;
+    uint32_t *expert = a->expert + t * a->k;
+    if (KERNEL_choose(score, a->experts, a->k, expert)) a->nan[thread] = 1;
+    const float largest = score[expert[0]];
+    KERNEL_sort(expert, a->k);
+    KERNEL_weigh(score, a->experts, expert, a->k, a->gate, a->normalize, largest, a->weight + t * a->k);
+    for (size_t i = 0; i < a->k; i++) a->token[t * a->k + i] = (uint32_t)t;
   }
+}
+
+void KERNEL(const moecc_pool *pool, const float *scores, float *weight, uint32_t *expert, uint32_t *token,
+            uint32_t *flags, size_t score_row, size_t tokens, size_t experts, size_t k, size_t gate, size_t normalize) {
+  uint32_t nan[MOECC_MAX_THREADS] = {0};
+  const KERNEL_args a = {scores, weight, expert, token, nan, score_row, experts, k, gate, normalize};
+  moecc_for(pool, KERNEL_part, &a, tokens);
+  for (size_t i = 0; i < MOECC_MAX_THREADS; i++)
+    if (nan[i]) *flags |= MOECC_FLAG_NAN_SCORE;
 }

@@ -62,15 +62,28 @@ static void give_out(Graph *g, Value *v) {
   graph_add_output(g, v);
 }
 
-static Program *emit_as_it_is(Folder *folder, Graph *g, const CompileOptions *o) {
-  progress_step("lowering");
-  Program *p = program_new(g->ctx, g, o->target);
-  p->moe_token_major = o->token_major;
-  p->tuning = o->tuning;
+typedef struct {
+  Graph *graph;
+  const CompileOptions *options;
+} Lowering;
+
+static Program *lower_in_bands(void *self, int bands, int links) {
+  const Lowering *l = self;
+  Program *p = program_new(l->graph->ctx, l->graph, l->options->target);
+  p->moe_token_major = l->options->token_major;
+  p->tuning = l->options->tuning;
+  p->bands = bands;
+  p->band_links = links;
   program_lower(p);
-  interrupt_check(g->ctx);
-  progress_step("planning memory");
-  Schedule *schedule = schedule_make(p);
+  interrupt_check(l->graph->ctx);
+  return p;
+}
+
+static Program *emit_as_it_is(Folder *folder, Graph *g, const CompileOptions *o) {
+  progress_step("lowering and planning memory");
+  Lowering lowering = {g, o};
+  Program *p;
+  Schedule *schedule = schedule_within(lower_in_bands, &lowering, o->arena, &p);
   interrupt_check(g->ctx);
   progress_step("writing C and weights");
   emit_network(p, schedule, folder, g->name, o->weights);

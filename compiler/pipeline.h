@@ -20,6 +20,7 @@ typedef struct {
   size_t n_outputs;
   const Target *target;
   WeightsMode weights;
+  int64_t arena; /* the most bytes that a task's arena and scratch may take with one thread; 0: any */
   bool token_major;
   const struct Tuning *tuning; /* measured tiles (lower/tuning.h), or NULL */
   PassOptions passes;

@@ -52,11 +52,11 @@ static inline vf vf_exp2(vf x) {
   return vf_scale(vf_exp_core((x - n) * vf_set1(0x1.62e43p-1f)), n);
 }
 
-/* 2^x for x <= 0 within 1.6e-7 of it, the cheapest: from -125 on it falls no further. For softmax, where what is that
- * small does not count. n = round(x) stands in the low bits of x + 1.5 * 2^23. */
+/* 2^x for x <= 0 within 1.6e-7 of it, the cheapest: from -100 on it falls no further. For softmax, where what is that
+ * small does not count, but products with it have to stay clear of denormal numbers, which are slow. n = round(x) stands in the low bits of x + 1.5 * 2^23. */
 static inline vf vf_exp2_neg(vf x) {
   const vf magic = vf_set1(0x1.8p23f);
-  x = vf_max(vf_set1(-125.0f), x);
+  x = vf_max(vf_set1(-100.0f), x);
   const vf n = x + magic, r = x - (n - magic);
   vf p = vf_fma(vf_set1(0x1.5bba14p-10f), r, vf_set1(0x1.3cea88p-7f));
   p = vf_fma(p, r, vf_set1(0x1.c6b752p-5f));

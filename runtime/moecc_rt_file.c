@@ -4,7 +4,9 @@
  * computes, and wait reads it, whatever interrupts or shortens a read. For waits that can time out, or a system that
  * does not read ahead, put moecc_loader_start (moecc_rt_threads.c) in front.
  */
-#if !defined(_GNU_SOURCE) && !defined(_POSIX_C_SOURCE)
+#if defined(__linux__) && !defined(_GNU_SOURCE)
+#define _GNU_SOURCE /* for madvise */
+#elif !defined(_GNU_SOURCE) && !defined(_POSIX_C_SOURCE)
 #define _POSIX_C_SOURCE 200809L
 #endif
 #define _FILE_OFFSET_BITS 64
@@ -120,12 +122,24 @@ moecc_status moecc_file_map(moecc_file *f, const char *path) {
   return file_finish(f, s);
 }
 
+/* Asks for large pages before memory is first written: weights are read at the speed of memory, which 4 KiB pages slow
+ * down. What lies around whole pages stays as it is, and so does everything where the system knows no such thing. */
+static void want_large_pages(void *memory, size_t bytes) {
+#ifdef MADV_HUGEPAGE
+  const size_t page = 4096, before = (page - ((uintptr_t)memory & (page - 1))) & (page - 1);
+  if (bytes > before + page) (void)madvise((char *)memory + before, (bytes - before) & ~(page - 1), MADV_HUGEPAGE);
+#else
+  (void)memory, (void)bytes;
+#endif
+}
+
 moecc_status moecc_file_load(moecc_file *f, const char *path, void *memory, size_t bytes, uint32_t *unit,
                              uint32_t *index) {
   moecc_status s = file_begin_use(f, path);
   if (unit) *unit = MOECC_NO_UNIT;
   if (index) *index = 0;
   if (s == MOECC_OK && (!memory || bytes < f->bytes || ((uintptr_t)memory & (MOECC_ALIGN - 1)))) s = MOECC_ERROR_ARENA;
+  if (s == MOECC_OK) want_large_pages(memory, (size_t)f->bytes);
   if (s == MOECC_OK) s = read_all(f->fd, memory, (size_t)f->bytes, 0);
   if (s == MOECC_OK) s = moecc_memory_source(&f->source, memory, f->bytes, 0);
   if (s == MOECC_OK) s = moecc_pack_verify(&f->source, NULL, 0, unit, index);

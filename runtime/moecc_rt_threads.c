@@ -1,11 +1,13 @@
-/* POSIX threads: a pool that divides loops statically, and a thread that loads weights ahead.
+/* POSIX threads: a pool that divides loops into fixed shares, and a thread that loads weights ahead.
  *
  * Loops of a network are short and follow one another closely, so a waiting thread first spins for some microseconds
- * and only then sleeps; when threads outnumber processors it sleeps at once. What each thread computes depends on
+ * and only then sleeps; when threads outnumber processors it sleeps at once. Where the shares begin and end depends on
  * nothing but the number of items, and items never share a result, so results do not depend on the number of threads.
+ * Who computes a share does depend on time: each thread begins with its own, and then takes those that nobody has
+ * begun, so that a thread whose processor is taken by somebody else keeps nobody waiting.
  */
 #if defined(__linux__) && !defined(_GNU_SOURCE)
-#define _GNU_SOURCE /* for sched_getaffinity */
+#define _GNU_SOURCE /* for sched_getaffinity and sched_getcpu */
 #elif !defined(_GNU_SOURCE) && !defined(_POSIX_C_SOURCE)
 #define _POSIX_C_SOURCE 200809L
 #endif
@@ -20,23 +22,37 @@
 #include <unistd.h>
 
 /* Counters that threads watch without holding a lock; all accesses to them are in one order that every thread sees. tcc
- * has no atomics: there a lock around each access does the same, slowly, and nothing spins. */
+ * has no atomics: there a lock around each access does the same, slowly, and nothing spins. counter_turn: from one value
+ * to another, if it has the first. */
 #ifdef __TINYC__
 enum { LONGEST_SPIN = 0 };
 static pthread_mutex_t counter_lock = PTHREAD_MUTEX_INITIALIZER;
-static unsigned counter_add(unsigned *p, unsigned n) {
-  unsigned v;
+static size_t counter_add(size_t *p, size_t n) {
+  size_t v;
   (void)pthread_mutex_lock(&counter_lock);
   v = *p += n;
   (void)pthread_mutex_unlock(&counter_lock);
   return v;
 }
-static unsigned counter_get(unsigned *p) { return counter_add(p, 0); }
+static size_t counter_get(size_t *p) { return counter_add(p, 0); }
+static void counter_set(size_t *p, size_t to) { (void)counter_add(p, to - counter_get(p)); }
+static int counter_turn(size_t *p, size_t from, size_t to) {
+  int turned;
+  (void)pthread_mutex_lock(&counter_lock);
+  turned = *p == from;
+  if (turned) *p = to;
+  (void)pthread_mutex_unlock(&counter_lock);
+  return turned;
+}
 static void spin_pause(void) {}
 #else
-enum { LONGEST_SPIN = 30000 }; /* nanoseconds: some times what sleeping and being woken takes */
-static unsigned counter_add(unsigned *p, unsigned n) { return __atomic_add_fetch(p, n, __ATOMIC_SEQ_CST); }
-static unsigned counter_get(unsigned *p) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }
+enum { LONGEST_SPIN = 100000 }; /* nanoseconds: what sleeping and being woken may take on a virtual machine */
+static size_t counter_add(size_t *p, size_t n) { return __atomic_add_fetch(p, n, __ATOMIC_SEQ_CST); }
+static size_t counter_get(size_t *p) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }
+static void counter_set(size_t *p, size_t to) { __atomic_store_n(p, to, __ATOMIC_SEQ_CST); }
+static int counter_turn(size_t *p, size_t from, size_t to) {
+  return __atomic_compare_exchange_n(p, &from, to, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
 static void spin_pause(void) {
 #if defined(__x86_64__) || defined(__i386__)
   __asm__ volatile("pause");
@@ -71,46 +87,65 @@ typedef struct Worker {
   pthread_t thread;
 } Worker;
 
-/* How long a thread spins before it sleeps, as it has turned out to be worth. */
-typedef struct Patience {
-  unsigned ns, waits;
-} Patience;
+/* One share of the loops: who raises `begun` to a loop's number computes it. In a cache line of its own. */
+typedef struct Share {
+  size_t begun;
+  char apart[64 - sizeof(size_t)];
+} Share;
 
-/* A loop begins when `generation` goes up and is done when `pending` is 0. Whoever waits for that spins first, and
- * before it sleeps says so in a counter (`asleep`, `waiting`) and looks once more, holding the lock; whoever makes it
- * true looks at that counter afterwards, and wakes under the lock. So no wake-up is lost, and without sleepers no lock
- * is taken. What one side writes while the other watches stands in cache lines of its own. */
+/* A loop begins when `generation`, its number, goes up and is done when `pending` is 0. Whoever waits for that spins
+ * first, and before it sleeps says so in a counter (`asleep`, `waiting`) and looks once more, holding the lock; whoever
+ * makes it true looks at that counter afterwards, and wakes having held the lock. So no wake-up is lost, and without
+ * sleepers no lock is taken. A worker may come late, or miss loops: it looks at what a loop is only with one of its
+ * shares in hand, for then the loop cannot end. What one side writes while the other watches stands in cache lines of
+ * its own. */
 typedef struct Pool {
   moecc_pool face;      /* what the caller gets */
-  unsigned longest;     /* nanoseconds that a thread spins at most before it sleeps */
-  Patience patience;    /* the caller's */
+  uint64_t longest;     /* nanoseconds that a thread spins at most before it sleeps */
   pthread_mutex_t turn; /* held by the caller for the length of a loop */
   pthread_mutex_t lock; /* of the sleepers */
   pthread_cond_t work, done;
-  unsigned asleep;  /* workers that sleep */
-  unsigned waiting; /* 1: the caller sleeps */
+  size_t asleep;  /* workers that sleep */
+  size_t waiting; /* 1: the caller sleeps */
+  size_t stop;    /* 1: workers end when generation goes up */
   char apart[64];
-  unsigned generation; /* goes up with each loop, and at the end; workers watch it */
-  int stop;            /* this and the loop: written before generation goes up, read after */
-  moecc_body *body;
+  size_t generation; /* goes up with each loop, and at the end; workers watch it */
+  moecc_body *body;  /* this and the loop: written before generation goes up, read after */
   const void *args;
   size_t count;
+  size_t where; /* the processor on which the caller was when it began the loop; watched, too */
   char apart_too[64];
-  unsigned pending; /* workers that have not finished this loop; the caller watches it */
+  size_t pending; /* shares of this loop that are not done; the caller watches it */
   char apart_as_well[64];
+  Share share[MOECC_MAX_THREADS];
   Worker worker[MOECC_MAX_THREADS];
 } Pool;
 
 /* Share t of the loop: count·t/threads … count·(t+1)/threads, without overflow. */
-static void run_share(const Pool *p, moecc_body *body, const void *args, size_t count, unsigned t) {
-  size_t n = p->face.threads, each = count / n, rest = count % n;
+static void run_share(const Pool *p, unsigned t, unsigned thread) {
+  size_t n = p->face.threads, each = p->count / n, rest = p->count % n;
   size_t begin = each * t + (t < rest ? t : rest), size = each + (t < rest);
-  if (size > 0) body(args, begin, begin + size, t);
+  if (size > 0) p->body(p->args, begin, begin + size, thread);
 }
 
-enum { LOOKS = 64, PROBE = 16 }; /* looks at a counter between two at the clock; one in so many waits is a probe */
+/* Computes the thread's own share of loop number `loop`, and then those that nobody has begun. How many. */
+static size_t run_shares(Pool *p, size_t loop, unsigned thread) {
+  const unsigned n = p->face.threads;
+  size_t mine = 0;
+  unsigned i;
+  for (i = 0; i < n; i++) {
+    const unsigned t = thread + i < n ? thread + i : thread + i - n;
+    size_t *begun = &p->share[t].begun;
+    if (counter_get(begun) != loop - 1 || !counter_turn(begun, loop - 1, loop)) continue;
+    run_share(p, t, thread);
+    mine++;
+  }
+  return mine;
+}
 
-static int looks(unsigned *counter, unsigned value, int as_wanted) {
+enum { LOOKS = 64, POLITE = 4000 }; /* looks at a counter between two at the clock; nanoseconds before yielding */
+
+static int looks(size_t *counter, size_t value, int as_wanted) {
   unsigned look;
   for (look = 0; look < LOOKS; look++) {
     if ((counter_get(counter) == value) == as_wanted) return 1;
@@ -119,64 +154,96 @@ static int looks(unsigned *counter, unsigned value, int as_wanted) {
   return 0;
 }
 
-static int spin(unsigned *counter, unsigned value, int as_wanted, unsigned ns) {
-  uint64_t start;
+/* Whoever is waited for may be waiting for this very processor: after some microseconds it is offered, once. */
+static int spin(size_t *counter, size_t value, int as_wanted, uint64_t ns) {
+  uint64_t start, now;
+  int offered = 0;
   if (looks(counter, value, as_wanted)) return 1; /* mostly so, and then the clock would be too slow */
-  start = now_ns();
-  while (now_ns() - start < ns)
+  for (start = now = now_ns(); now - start < ns; now = now_ns()) {
+    if (!offered && now - start > POLITE) offered = 1, (void)sched_yield();
     if (looks(counter, value, as_wanted)) return 1;
+  }
   return 0;
 }
 
 /* Waits until whether the counter has the value is `as_wanted`: spins, then sleeps until woken, being counted in
- * `sleepers`. Where processors are shared with others, the thread waited for may not be running at all, and only
- * sleeping lets it: then spins become short, but for one of many that finds out whether things have changed. */
-static void wait_for(Pool *p, unsigned *counter, unsigned value, int as_wanted, Patience *patience, unsigned *sleepers,
-                     pthread_cond_t *woken) {
-  const unsigned longest = p->longest, probe = ++patience->waits % PROBE == 0;
-  if (longest > 0 && spin(counter, value, as_wanted, probe ? longest : patience->ns)) {
-    patience->ns = probe || patience->ns > longest / 2 ? longest : patience->ns * 2;
-    return;
-  }
-  patience->ns = patience->ns / 4 > longest / 64 ? patience->ns / 4 : longest / 64;
+ * `sleepers`. Whether it slept. */
+static int wait_for(Pool *p, size_t *counter, size_t value, int as_wanted, size_t *sleepers, pthread_cond_t *woken) {
+  if (p->longest > 0 && spin(counter, value, as_wanted, p->longest)) return 0;
   (void)pthread_mutex_lock(&p->lock);
   (void)counter_add(sleepers, 1);
   while ((counter_get(counter) == value) != as_wanted) (void)pthread_cond_wait(woken, &p->lock);
-  (void)counter_add(sleepers, 0u - 1u);
+  (void)counter_add(sleepers, (size_t)0 - 1);
   (void)pthread_mutex_unlock(&p->lock);
+  return 1;
 }
 
 /* Wakes whoever says in `sleepers` that it sleeps. */
-static void wake(Pool *p, unsigned *sleepers, pthread_cond_t *condition) {
+static void wake(Pool *p, size_t *sleepers, pthread_cond_t *condition) {
   if (counter_get(sleepers) == 0) return;
-  (void)pthread_mutex_lock(&p->lock);
-  (void)pthread_cond_broadcast(condition);
+  (void)pthread_mutex_lock(&p->lock); /* until then it may not yet be asleep */
   (void)pthread_mutex_unlock(&p->lock);
+  (void)pthread_cond_broadcast(condition);
+}
+
+#if defined(CPU_COUNT) && !defined(__TINYC__)
+static size_t processor(void) { return (size_t)sched_getcpu(); }
+
+/* Moves the calling thread to another processor than this one, if it may use more than one. */
+static void leave_processor(size_t number) {
+  cpu_set_t all, others;
+  if (sched_getaffinity(0, sizeof all, &all) != 0) return;
+  others = all;
+  CPU_CLR(number, &others);
+  if (CPU_COUNT(&others) == 0 || sched_setaffinity(0, sizeof others, &others) != 0) return;
+  (void)sched_setaffinity(0, sizeof all, &all);
+}
+#else
+static size_t processor(void) { return 0; }
+static void leave_processor(size_t number) { (void)number; }
+#endif
+
+/* A worker that slept or comes too late may be where the caller is: if all processors were busy when it was woken, the
+ * system puts it where it was, and finds no reason to move a thread that mostly sleeps. If that lasts it moves itself;
+ * sooner would disturb what the system does where several programs share the processors. `since`: when it began, or 0. */
+static void avoid_caller(Pool *p, uint64_t *since) {
+  enum { LASTS = 2000000 }; /* nanoseconds */
+  const size_t where = processor();
+  if (p->longest == 0 || where != counter_get(&p->where))
+    *since = 0;
+  else if (*since == 0)
+    *since = now_ns();
+  else if (now_ns() - *since > LASTS)
+    leave_processor(where), *since = 0;
 }
 
 static void *work(void *arg) {
   Worker *w = arg;
   Pool *p = w->pool;
-  Patience patience = {0, 0};
-  unsigned seen;
-  patience.ns = p->longest;
-  for (seen = 0;; seen++) { /* a loop ends only when every worker has done its share, so none is ever missed */
-    wait_for(p, &p->generation, seen, 0, &patience, &p->asleep, &p->work); /* until it is no longer `seen` */
-    if (p->stop) return NULL;
-    run_share(p, p->body, p->args, p->count, w->number);
-    if (counter_add(&p->pending, 0u - 1u) == 0) wake(p, &p->waiting, &p->done);
+  size_t loop = 0, mine;
+  uint64_t since = 0;
+  int slept;
+  for (;;) {
+    slept = wait_for(p, &p->generation, loop, 0, &p->asleep, &p->work); /* until it is no longer that one */
+    loop = counter_get(&p->generation);
+    if (counter_get(&p->stop)) return NULL;
+    mine = run_shares(p, loop, w->number);
+    if (slept || mine == 0) avoid_caller(p, &since);
+    if (mine > 0 && counter_add(&p->pending, (size_t)0 - mine) == 0) wake(p, &p->waiting, &p->done);
   }
 }
 
 static void pool_run(void *self, moecc_body *body, const void *args, size_t count) {
   Pool *p = self;
+  size_t loop;
   (void)pthread_mutex_lock(&p->turn);
   p->body = body, p->args = args, p->count = count;
-  (void)counter_add(&p->pending, p->face.threads - 1);
-  (void)counter_add(&p->generation, 1);
+  counter_set(&p->where, processor());
+  (void)counter_add(&p->pending, p->face.threads);
+  loop = counter_add(&p->generation, 1);
   wake(p, &p->asleep, &p->work);
-  run_share(p, body, args, count, 0);
-  wait_for(p, &p->pending, 0, 1, &p->patience, &p->waiting, &p->done);
+  if (counter_add(&p->pending, (size_t)0 - run_shares(p, loop, 0)) > 0)
+    (void)wait_for(p, &p->pending, 0, 1, &p->waiting, &p->done);
   (void)pthread_mutex_unlock(&p->turn);
 }
 
@@ -201,7 +268,7 @@ const moecc_pool *moecc_threads_start(void *memory, unsigned threads) {
   p->face.self = p;
   p->face.threads = 1;
   /* Spinning helps only if every thread has a processor of its own. */
-  p->longest = p->patience.ns = processors() >= (long)threads ? LONGEST_SPIN : 0;
+  p->longest = processors() >= (long)threads ? LONGEST_SPIN : 0;
   if (pthread_mutex_init(&p->turn, NULL) || pthread_mutex_init(&p->lock, NULL) || pthread_cond_init(&p->work, NULL) ||
       pthread_cond_init(&p->done, NULL))
     return &p->face;
@@ -219,7 +286,7 @@ void moecc_threads_stop(void *memory) {
   Pool *p = memory;
   unsigned t;
   if (!p || p->face.threads == 0) return;
-  p->stop = 1;
+  (void)counter_add(&p->stop, 1);
   (void)counter_add(&p->generation, 1);
   wake(p, &p->asleep, &p->work);
   for (t = 1; t < p->face.threads; t++) (void)pthread_join(p->worker[t].thread, NULL);

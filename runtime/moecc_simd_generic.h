@@ -64,7 +64,13 @@ static inline float vf_get(vf v, size_t i) {
 }
 static inline vf vf_iota(void) { return 0.0f; }
 
+/* Where the target has the instruction it is asked for by name: left to the compiler, some sums would be fused and others
+ * not, by how the loops around them come out. */
+#if defined(__FP_FAST_FMAF) && !defined(__TINYC__)
+static inline vf vf_fma(vf a, vf b, vf c) { return __builtin_fmaf(a, b, c); }
+#else
 static inline vf vf_fma(vf a, vf b, vf c) { return a * b + c; }
+#endif
 static inline vf vf_max(vf a, vf b) { return a > b ? a : b; }
 static inline vf vf_min(vf a, vf b) { return a < b ? a : b; }
 

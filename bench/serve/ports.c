@@ -5,16 +5,23 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "serve.h"
 
-enum { ALIGN = 4096 };
+enum { ALIGN = 4096, LARGE = 2 << 20 };
 
+/* As the emitted driver does it: large memory asks for large pages. */
 void *ports_allocate(size_t bytes) {
   void *p = NULL;
-  if (posix_memalign(&p, ALIGN, bytes > 0 ? bytes : 1) == 0) return p;
-  fprintf(stderr, "no memory for %zu bytes\n", bytes);
-  exit(3);
+  if (posix_memalign(&p, bytes < LARGE ? ALIGN : LARGE, bytes > 0 ? bytes : 1) != 0) {
+    fprintf(stderr, "no memory for %zu bytes\n", bytes);
+    exit(3);
+  }
+#ifdef MADV_HUGEPAGE
+  if (bytes >= LARGE) (void)madvise(p, bytes / LARGE * LARGE, MADV_HUGEPAGE);
+#endif
+  return p;
 }
 
 const char *ports_open(const char *folder) {

@@ -108,6 +108,7 @@ static void set_weights(Options *o, const char *v) {
                        : v[0] == 'e'                                ? WEIGHTS_EMBED
                                                                     : WEIGHTS_STREAM;
 }
+static void set_arena(Options *o, const char *v) { o->compile.arena = whole_number(o, "--arena", v, 1); }
 static void set_precision(Options *o, const char *v) {
   static const char *const choices[] = {"f32", "bf16", "int8", NULL};
   if (strcmp(one_of(o, "--precision", v, choices), "f32") != 0)
@@ -179,6 +180,9 @@ static const OptionInfo options[] = {
     {"--weights", "MODE", FOR_COMPILE, set_weights,
      "file: N_weights.bin, loaded before the first call (default)\n"
      "embed: in the C; stream: N_weights.bin, loaded while computing"},
+    {"--arena", "BYTES", FOR_COMPILE | RUNS, set_arena,
+     "the most memory that a task may take with one thread, stream buffers aside: chains of pictures\n"
+     "are computed in bands as far as that takes; the results are the same (default: any)"},
     {"--stream-buffer", "BYTES", FOR_COMPILE, set_later,
      "not built yet: the two buffers are as large as the largest unit"},
     {"--resident", "BYTES", FOR_COMPILE, set_later, "not built yet"},

@@ -93,7 +93,8 @@ char *emit_kernels(Emission *e) {
            "#include \"%s_kernels.h\"\n\n#include <string.h>\n\n",
            e->name, e->program->target->lanes, e->name);
   text_add(&t, "#include \"moecc_simd.h\"\n");
-  text_add(&t, "#include \"moecc_math.h\"\n#include \"moecc_gemm.h\"\n");
+  static const char *const headers[] = {"math", "rows", "gemm", "depthwise", "resize_conv"};
+  for (size_t i = 0; i < sizeof headers / sizeof *headers; i++) text_add(&t, "#include \"moecc_%s.h\"\n", headers[i]);
   for (size_t i = 0; i < e->program->n_kernels; i++) {
     if (!used[i]) continue;
     text_add(&t, "\n");

@@ -118,6 +118,14 @@ static const char *note_text(Ctx *c, const Node *n) {
   return t.text;
 }
 
+static const char *step_note(Ctx *c, const Step *s) {
+  const char *note = note_text(c, s->node);
+  if (s->with) note = ctx_format(c, "%s\nand at once %s", note_text(c, s->with), note);
+  if (!s->band_rows) return note;
+  return ctx_format(c, "%s\nrows %lld to %lld", note, (long long)s->band_first,
+                    (long long)(s->band_first + s->band_rows - 1));
+}
+
 /* ---- weights ---- */
 
 static const char *unit_reference(Emission *e, const Unit *u) {
@@ -255,7 +263,7 @@ void emit_layer(Emission *e, Text *t, FileTables *tables, const Segment *segment
   if (!uses_context(l)) text_add(t, "  (void)m;\n");
   const char *before = "";
   for (size_t i = 0; i < l->n_steps; i++) {
-    const char *note = note_text(e->ctx, l->step[i]->node);
+    const char *note = step_note(e->ctx, l->step[i]);
     if (strcmp(note, before) != 0) { /* steps of one node share a comment */
       text_add(t, "\n");
       line_comment(t, 2, note);

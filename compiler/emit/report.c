@@ -108,6 +108,22 @@ static void add_memory(Emission *e, Text *t, size_t task, const Peak *peak) {
            (unsigned long long)task_weights(e, task), (unsigned long long)task_loads(e, task));
 }
 
+/* Both ways of computing chains of pictures, and which was taken. */
+static void add_bands(Emission *e, Text *t, size_t task) {
+  const BandPlan *plan = e->schedule->bands;
+  const BandCost *whole = &plan->whole, *banded = &plan->banded;
+  text_add(t, "      \"bands\": {\"chosen\": %d, \"why\": %s, \"whole\": {\"memory_bytes\": %lld}",
+           plan->chosen ? banded->bands : 1, quoted(e->ctx, plan->why), (long long)whole->arena[task]);
+  if (banded->bands)
+    text_add(t,
+             ", \"banded\": {\"bands\": %d, \"operators\": %d, \"memory_bytes\": %lld, \"extra_macs\": %lld, "
+             "\"extra_loaded_bytes\": %lld}",
+             banded->bands, banded->links, (long long)banded->arena[task],
+             (long long)(banded->macs[task] - whole->macs[task]),
+             (long long)(banded->loads[task] - whole->loads[task]));
+  text_add(t, "},\n");
+}
+
 static void add_step(Emission *e, Text *t, const Step *s) {
   text_add(t, "        {\"step\": %d, \"layer\": %s, \"node\": %s, \"operator\": %s, \"kernel\": ", s->number,
            quoted(e->ctx, s->layer), quoted(e->ctx, s->node->name),
@@ -119,6 +135,8 @@ static void add_step(Emission *e, Text *t, const Step *s) {
     for (size_t i = 0; i < s->n_body; i++) text_add(t, "%s%s", i ? ", " : "", quoted(e->ctx, s->body[i].kernel->name));
     text_add(t, "]");
   }
+  if (s->band_rows)
+    text_add(t, ", \"rows\": [%lld, %lld]", (long long)s->band_first, (long long)(s->band_first + s->band_rows - 1));
   text_add(t, ", \"macs\": %lld, \"moved_bytes\": %lld", (long long)step_macs(s), (long long)step_bytes(s));
   if (s->unit)
     text_add(t, ", \"unit\": %s, \"bytes\": %llu", quoted(e->ctx, s->unit->name),
@@ -148,6 +166,7 @@ static void add_task(Emission *e, Text *t, size_t task) {
   text_add(t, "      \"macs\": %lld,\n", (long long)task_macs(e, task));
   add_memory(e, t, task, &peak);
   add_peak(e, t, &peak);
+  add_bands(e, t, task);
   add_queues(e, t, task);
   add_schedule(e, t, task);
   text_add(t, "    }");

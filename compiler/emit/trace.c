@@ -26,16 +26,24 @@ static void add_shape(Text *t, const Value *v) {
   for (int i = 0; i < v->shape.rank; i++) text_add(t, "%s%lld", i ? "x" : "", (long long)v->shape.dim[i].n);
 }
 
-/* "1x129x192 * 192x576 -> 1x129x576": the first input, a constant matrix or filter, and the first output. */
-static const char *step_shape(Ctx *c, const Node *n) {
-  Text t = {.ctx = c};
-  if (n->n_own > 0 && n->in[0]) add_shape(&t, n->in[0]);
+/* " * 192x576": a constant matrix or filter. */
+static void add_factor(Text *t, const Node *n) {
   for (int i = 1; i < n->n_own; i++)
     if (n->in[i] && n->in[i]->tensor && n->in[i]->shape.rank > 1) {
-      text_add(&t, " * ");
-      add_shape(&t, n->in[i]);
+      text_add(t, " * ");
+      add_shape(t, n->in[i]);
       break;
     }
+}
+
+/* "1x129x192 * 192x576 -> 1x129x576": the first input, a constant matrix or filter, and the first output; the same of a
+ * node that is computed along with this one before. */
+static const char *step_shape(Ctx *c, const Step *s) {
+  const Node *n = s->node, *first = s->with ? s->with : n;
+  Text t = {.ctx = c};
+  if (first->n_own > 0 && first->in[0]) add_shape(&t, first->in[0]);
+  add_factor(&t, first);
+  if (first != n) add_factor(&t, n);
   text_add(&t, t.len ? " -> " : "-> ");
   if (n->n_out > 0 && n->out[0]) add_shape(&t, n->out[0]);
   return t.text;
@@ -58,7 +66,7 @@ static void add_step(Emission *e, Text *t, const Layer *l, const Step *s, const 
   line_add(t, "    {%s, %s, %s,", string_literal(c, s->kernel ? s->kernel->name : "expert loop"), string_literal(c, op),
            string_literal(c, l->scope));
   line_add(t, "     %s,", string_literal(c, n->name));
-  line_add(t, "     %s, %d, %lld, %lld, %lld},", string_literal(c, step_shape(c, n)), loop ? loop->number : 0,
+  line_add(t, "     %s, %d, %lld, %lld, %lld},", string_literal(c, step_shape(c, s)), loop ? loop->number : 0,
            (long long)s->macs, (long long)s->bytes, (long long)(loop && !body ? 0 : s->weight_bytes));
 }
 

@@ -68,8 +68,10 @@ static struct Jit *jit_of(Ctx *c) {
   add_header(&t, "moecc_math_f64.h");
   add_header(&t, "moecc_math_f64.h");
   add_header(&t, "moecc_math.h");
+  add_header(&t, "moecc_rows.h");
   add_header(&t, "moecc_gemm.h");
-  add_header(&t, "moecc_gemm.h");
+  add_header(&t, "moecc_depthwise.h");
+  add_header(&t, "moecc_resize_conv.h");
   j->headers = t.text;
   return *slot = j;
 }

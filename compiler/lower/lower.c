@@ -1,4 +1,5 @@
 /* The driver of lowering, and what every lowering uses: storages, views of values, steps and their arguments. */
+#include "lower/bands.h"
 #include "lower/lower.h"
 #include "lower/tuning.h"
 
@@ -347,7 +348,8 @@ static void finish_output(Program *p, Node *n, Value *v) {
 
 void lower_node(Program *p, Node *n) {
   p->current = n;
-  lowerings[n->op](p, n);
+  if (bands_waits(p, n)) return;
+  if (!bands_lower(p, n)) lowerings[n->op](p, n);
   for (int i = 0; i < n->n_out; i++)
     if (!p->folding && n->out[i] && n->out[i]->is_output) finish_output(p, n, n->out[i]);
 }

@@ -137,11 +137,13 @@ typedef struct Step {
   size_t n_args, cap_args;
   Unit *unit;        /* its weights, or NULL */
   const Node *node;  /* the node it came from */
+  const Node *with;  /* the one before it whose result it computes, too, and nobody else reads; or NULL */
   const char *layer; /* function it is emitted into */
   uint64_t tasks;
   int64_t macs;                   /* multiply-adds, for the report */
   int64_t bytes;                  /* read and written in a call, without weights */
   int64_t weight_bytes;           /* read of its unit each time it runs */
+  int64_t band_first, band_rows;  /* of the node's result it computes these rows; 0 rows: all (lower/bands.h) */
   int number;                     /* from 1 on, as emitted; a loop comes before its body */
   const struct TileRequest *tile; /* the request for its kernel's tile, or NULL: lower/tuning.h */
   /* STEP_EXPERTS: for each expert with a non-empty queue, ascending: the body's calls, with its unit */
@@ -162,7 +164,8 @@ typedef struct Program {
   Graph *graph;
   const Target *target;
   bool moe_token_major;
-  const struct Tuning *tuning;          /* measured tiles, or NULL */
+  int bands, band_links;       /* chains of pictures go in so many bands, so many operators of a chain; 0: as a whole */
+  const struct Tuning *tuning; /* measured tiles, or NULL */
   const struct TileRequest *wants_tile; /* the last request, for the next call of its kernel */
   Step *first, *last;
   int n_steps;

@@ -25,9 +25,17 @@ static double plan_cost(const Target *t, const Plan *plan, const int64_t *table,
                            (double)keys * gemm_cost(t, plan->value, rows, width) + start * starts);
 }
 
+enum { WAY = 4096 }; /* bytes after which the sets of L1 repeat */
+
+/* Are the values read where they lie: rows of whole panels, which do not all begin in the same set of L1? For few queries
+ * it is quicker to pack them, which brings them near in one go. */
+static bool in_place(const View *v, Tile tile, int64_t queries) {
+  enum { FEW = 128 };
+  return queries >= FEW && v->dim[3] % tile.nr == 0 && v->stride[2] >= v->dim[3] && v->stride[2] * 4 % WAY != 0;
+}
+
 /* Scores of a block stay in most of L1 if they can; rows must not all begin in the same set of it. */
-static Plan plan_attention(Program *p, const int64_t *table) {
-  enum { WAY = 4096 };
+static Plan plan_attention(Program *p, const int64_t *table, const View *v) {
   const Target *t = p->target;
   int64_t queries = table[2], keys = table[3], depth = table[4], width = table[5];
   Plan plan = {.score = gemm_tile(p, "attention", queries, keys, depth), .value = gemm_tile_model(t, queries, width)};
@@ -43,8 +51,9 @@ static Plan plan_attention(Program *p, const int64_t *table) {
     least = cost;
     plan.block = block;
   }
-  int64_t packed = round_up(keys, plan.score.nr) * depth + round_up(width, plan.value.nr) * keys;
-  plan.scratch = round_up(packed + plan.block * (plan.score_row + 1), 16);
+  int64_t values = in_place(v, plan.value, queries) ? 0 : round_up(width, plan.value.nr) * keys;
+  int64_t packed = round_up(keys, plan.score.nr) * depth + values;
+  plan.scratch = round_up(packed + plan.block * (plan.score_row + 3), 16);
   return plan;
 }
 
@@ -61,8 +70,8 @@ void lower_attention(Program *p, Node *n) {
   const int64_t head[] = {batches, heads};
   k = view_broadcast(&k, 4, (int64_t[]){head[0], head[1], keys, depth});
   v = view_broadcast(&v, 4, (int64_t[]){head[0], head[1], keys, width});
-  int64_t table[7 + 4 * 3 + 4] = {batches, heads, queries, keys, depth, width, node_int(n, "causal", 0)};
-  Plan plan = plan_attention(p, table);
+  int64_t table[7 + 4 * 3 + 4 + 2 + 1] = {batches, heads, queries, keys, depth, width, node_int(n, "causal", 0)};
+  Plan plan = plan_attention(p, table, &v);
   const char *mr = ctx_format(p->ctx, "%d", plan.score.mr), *nr = ctx_format(p->ctx, "%d", plan.score.nr);
   const char *vr = ctx_format(p->ctx, "%d", plan.value.mr), *vn = ctx_format(p->ctx, "%d", plan.value.nr);
   const Hole holes[] = {{"MR", mr}, {"NR", nr}, {"VR", vr}, {"VN", vn}, {0}};
@@ -84,6 +93,15 @@ void lower_attention(Program *p, Node *n) {
   } else {
     low_null(s, DT_F32);
   }
+  if (n->n_own > 4 && n->in[4]) {
+    View factor = low_view(p, n->in[4]);
+    factor = view_broadcast(&factor, 4, (int64_t[]){batches, heads, 1, 1});
+    memcpy(table + 23, factor.stride, 2 * sizeof *table);
+    low_read(s, &factor);
+  } else {
+    low_null(s, DT_F32);
+  }
+  table[25] = in_place(&v, plan.value, queries);
   low_write(s, &y);
   low_scratch_each(s, DT_F32, plan.scratch * 4);
   low_table(s, table, sizeof table / sizeof *table);
@@ -91,4 +109,5 @@ void lower_attention(Program *p, Node *n) {
   low_size(s, plan.score_row);
   low_size(s, plan.scratch);
   low_float(s, node_float(n, "scale", 1 / sqrt((double)depth)));
+  low_float(s, node_float(n, "cosine", 0));
 }

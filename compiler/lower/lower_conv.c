@@ -6,6 +6,7 @@
  * The shape rules have made the window explicit: kernel_shape, strides, dilations and pads are there in full.
  */
 #include "gemm.h"
+#include "resize.h"
 
 #include <string.h>
 
@@ -399,6 +400,10 @@ void lower_conv(Program *p, Node *n) {
   }
   if (n->out[0]->dtype != DT_F32 || !n->in[1]->tensor || inputs == 0) {
     if (!gemm_unfused(p, n, lower_conv)) lower_plain(p, n, "conv_any");
+    return;
+  }
+  if (n->in[0]->producer && resize_conv_point(p, n->in[0]->producer) == n) {
+    lower_resize_conv_point(p, n);
     return;
   }
   Window w = window_of(p, n);

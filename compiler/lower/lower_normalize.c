@@ -3,7 +3,7 @@
  * Layers of floats whose rows are contiguous go to kernels on vectors; layers of other types, instances and groups to
  * one scalar template with statistics in double. Batch normalisation at inference is an elementwise expression.
  */
-#include "loops.h"
+#include "gemm.h"
 
 /* ---- rows that are layers ---------------------------------------------------------------------------------------- */
 
@@ -46,7 +46,20 @@ static Kernel *any_kernel(Program *p, DType t, bool centered) {
   return low_kernel(p, "normalize_any", name, holes);
 }
 
+static Kernel *layer_kernel(Program *p, const Epilogue *e) {
+  const Hole holes[] = {e->function ? (Hole){"EPILOGUE", e->function} : (Hole){0}, {0}};
+  return low_kernel(p, "layer_norm_vf", ctx_format(p->ctx, "layer_norm_f32%s", e->suffix), holes);
+}
+
+/* Only layer normalisation of floats along the last axis has an epilogue, whose columns these are. */
+static bool has_epilogue(const Node *n) {
+  int64_t rank = n->in[0]->shape.rank, axis = node_int(n, "axis", -1);
+  bool last = axis == -1 || axis == rank - 1;
+  return n->op == OP_LAYER_NORMALIZATION && n->in[0]->dtype == DT_F32 && last;
+}
+
 static void layer_norm(Program *p, Node *n) {
+  if (!has_epilogue(n) && gemm_unfused(p, n, layer_norm)) return;
   bool centered = n->op == OP_LAYER_NORMALIZATION;
   View x = low_view(p, n->in[0]);
   int axis = normal_axis(p->ctx, n, node_int(n, "axis", -1), x.rank);
@@ -57,12 +70,13 @@ static void layer_norm(Program *p, Node *n) {
     rows_of(&x, axis, &rows, &length, &xs);
   }
   View scale = row_weights(p, n, n->in[1], &x, axis), bias;
-  bool has_bias = n->n_in > 2 && n->in[2] != NULL;
+  bool has_bias = n->n_own > 2 && n->in[2] != NULL;
   if (has_bias) bias = row_weights(p, n, n->in[2], &x, axis);
   View y = low_output(p, n->out[0], NULL);
   double epsilon = node_float(n, "epsilon", 1e-5);
+  Epilogue e = low_epilogue(p, n, y.rank, y.dim, NULL);
   Kernel *k = !vector    ? any_kernel(p, x.dtype, centered)
-              : centered ? low_kernel(p, "layer_norm_vf", "layer_norm_f32", NULL)
+              : centered ? layer_kernel(p, &e)
                          : low_kernel(p, "rms_norm_vf", "rms_norm_f32", NULL);
   Step *s = low_call(p, n, k);
   low_read(s, &x);
@@ -72,6 +86,7 @@ static void layer_norm(Program *p, Node *n) {
   else if (centered || !vector)
     low_null(s, x.dtype);
   low_write(s, &y);
+  if (vector && centered) low_operands(s, &e);
   low_size(s, rows);
   low_size(s, length);
   if (vector) {
@@ -112,9 +127,10 @@ void lower_normalize(Program *p, Node *n) {
     low_batch_normalization(p, n);
     return;
   }
-  no_expression(p, n);
-  if (n->op == OP_LAYER_NORMALIZATION || n->op == OP_RMS_NORMALIZATION)
+  if (n->op == OP_LAYER_NORMALIZATION || n->op == OP_RMS_NORMALIZATION) {
     layer_norm(p, n);
-  else
-    channel_groups(p, n, n->op == OP_GROUP_NORMALIZATION ? node_int(n, "num_groups", 1) : n->in[0]->shape.dim[1].n);
+    return;
+  }
+  no_expression(p, n);
+  channel_groups(p, n, n->op == OP_GROUP_NORMALIZATION ? node_int(n, "num_groups", 1) : n->in[0]->shape.dim[1].n);
 }

@@ -4,6 +4,7 @@
  * Coordinates follow the operator's definition in double; where sizes are given, or equal what the scales give, the
  * ratio of lengths is used, multiplied before it is divided by, so that whole coordinates come out whole.
  */
+#include "bands.h"
 #include "loops.h"
 #include "resize.h"
 
@@ -243,26 +244,35 @@ static bool is_bilinear_picture(const Resize *r, const View *x) {
   return r->axis[0].axis == 2 && r->axis[1].axis == 3 && r->axis[0].taps == 2 && r->axis[1].taps == 2;
 }
 
-static void resize_bilinear(Program *p, Node *n, const Resize *r) {
-  static const int nhwc[4] = {0, 2, 3, 1};
+/* Rows first … of y, which are in y, from those of x from `origin` on, which are in x. */
+static void bilinear_step(Program *p, const Node *n, const Resize *r, const View *x, int64_t origin, const View *y,
+                          int64_t pitch, int64_t first) {
   const Axis *row = &r->axis[0], *column = &r->axis[1];
-  int64_t pitch;
-  View x = low_order(p, n->in[0], nhwc), y = low_output_rows(p, n->out[0], nhwc, &pitch);
   View wy = weight_view(p->ctx, row, DT_F32), wx = weight_view(p->ctx, column, DT_F32);
+  int64_t rows = y->dim[2], *index = ctx_array(p->ctx, 2 * (size_t)rows, sizeof *index);
+  for (int64_t i = 0; i < 2 * rows; i++) index[i] = row->index[2 * first + i] - origin;
+  wy.offset = 2 * first;
   Step *s = low_call(p, n, low_kernel(p, "resize_bilinear_vf", "resize_bilinear_f32", NULL));
-  low_read(s, &x);
+  low_read(s, x);
   low_read(s, &wy);
   low_read(s, &wx);
-  low_write(s, &y);
-  low_size(s, x.dim[0]);
-  low_size(s, row->n);
+  low_write(s, y);
+  low_size(s, x->dim[0]);
+  low_size(s, x->dim[2]);
   low_size(s, column->n);
-  low_size(s, row->m);
+  low_size(s, rows);
   low_size(s, column->m);
-  low_size(s, x.dim[1]);
+  low_size(s, x->dim[1]);
   low_size(s, pitch);
-  low_table(s, row->index, 2 * (size_t)row->m);
+  low_table(s, index, 2 * (size_t)rows);
   low_table(s, column->index, 2 * (size_t)column->m);
+}
+
+static void resize_bilinear(Program *p, Node *n, const Resize *r) {
+  static const int nhwc[4] = {0, 2, 3, 1};
+  int64_t pitch;
+  View x = low_order(p, n->in[0], nhwc), y = low_output_rows(p, n->out[0], nhwc, &pitch);
+  bilinear_step(p, n, r, &x, 0, &y, pitch, 0);
 }
 
 /* f32 on vectors; other types through double, converted back by the last pass. */
@@ -372,4 +382,40 @@ void lower_resize(Program *p, Node *n) {
       resize_by_axes(p, n, &r);
   }
   fill_outside(p, n, &r);
+}
+
+/* ---- in bands (bands.h) ------------------------------------------------------------------------------------------ */
+
+static Resize read_linear(Program *p, const Node *n) {
+  Resize r = read_resize(p, n);
+  for (int k = 0; k < r.n_axes; k++) make_taps(p->ctx, &r, &r.axis[k]);
+  return r;
+}
+
+/* Linear resampling of a picture's rows and columns, as resize_bilinear does it. */
+bool resize_can_band(const Program *p, const Node *n) {
+  (void)p;
+  const Shape *x = &n->in[0]->shape, *y = &n->out[0]->shape;
+  if (n->expr || strcmp(node_string(n, "mode", "nearest"), "linear") != 0 || node_int(n, "antialias", 0)) return false;
+  if (is(node_string(n, "coordinate_transformation_mode", "half_pixel"), "tf_crop_and_resize")) return false;
+  if (n->in[0]->dtype != DT_F32 || n->in[0]->tensor || x->rank != 4 || x->dim[1].n < 4 || shape_count(x) == 0)
+    return false;
+  return x->dim[0].n == y->dim[0].n && x->dim[1].n == y->dim[1].n && x->dim[2].n != y->dim[2].n &&
+         x->dim[3].n != y->dim[3].n;
+}
+
+void resize_reach(Program *p, const Node *n, int64_t from, int64_t rows, int64_t *first, int64_t *count) {
+  Resize r = read_linear(p, n);
+  const int64_t *index = r.axis[0].index;
+  int64_t last = *first = index[2 * from];
+  for (int64_t i = 2 * from; i < 2 * (from + rows); i++) {
+    if (index[i] < *first) *first = index[i];
+    if (index[i] > last) last = index[i];
+  }
+  *count = last + 1 - *first;
+}
+
+void resize_band(Program *p, Node *n, const RowBand *x, const RowBand *y) {
+  Resize r = read_linear(p, n);
+  bilinear_step(p, n, &r, &x->view, x->first, &y->view, y->view.stride[3], y->first);
 }

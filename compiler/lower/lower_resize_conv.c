@@ -1,6 +1,8 @@
-/* moecc.ResizeConv: onto the kernel resize_conv. What the kernel keeps of a strip of the picture, and so how wide the
- * strip is and how many rows a work item has, is decided here.
+/* moecc.ResizeConv: onto the kernel resize_conv, or resize_conv_point together with a pointwise convolution that alone
+ * reads its result, which then is never made. What the kernels keep of a strip of the picture, and so how wide the strip
+ * is and how many rows a work item has, is decided here.
  */
+#include "bands.h"
 #include "gemm.h"
 #include "resize.h"
 
@@ -31,21 +33,44 @@ static Extent extent_of(Program *p, const Node *n, int axis) {
   return e;
 }
 
+/* Elements *first … *last - 1 of x are what elements from … to - 1 of y read. */
+static void reach_of(const Extent *e, int64_t from, int64_t to, int64_t *first, int64_t *last) {
+  int64_t near = (int64_t)e->from.n;
+  *first = e->in;
+  *last = 0;
+  for (int64_t i = from * e->taps; i < to * e->taps && i < e->out * e->taps; i++) {
+    int64_t m = i / e->taps * e->stride + i % e->taps * e->step - e->pad;
+    for (int64_t k = m * near; m >= 0 && m < e->middle && k < (m + 1) * near; k++) {
+      if (e->from.index[k] < *first) *first = e->from.index[k];
+      if (e->from.index[k] >= *last) *last = e->from.index[k] + 1;
+    }
+  }
+}
+
 /* The most elements of x that `count` elements of y, from a multiple of it on, read between them; at least 1. */
 static int64_t reach(const Extent *e, int64_t count) {
-  int64_t most = 1, near = (int64_t)e->from.n;
+  int64_t most = 1;
   for (int64_t from = 0; from < e->out; from += count) {
-    int64_t first = e->in, last = 0;
-    for (int64_t i = from * e->taps; i < (from + count) * e->taps && i < e->out * e->taps; i++) {
-      int64_t m = i / e->taps * e->stride + i % e->taps * e->step - e->pad;
-      for (int64_t k = m * near; m >= 0 && m < e->middle && k < (m + 1) * near; k++) {
-        if (e->from.index[k] < first) first = e->from.index[k];
-        if (e->from.index[k] >= last) last = e->from.index[k] + 1;
-      }
-    }
+    int64_t first, last;
+    reach_of(e, from, from + count, &first, &last);
     if (last - first > most) most = last - first;
   }
   return most;
+}
+
+/* The axis seen by elements first … first + count - 1 of y, of which x's from `origin` on, `in` of them, are there. */
+static Extent extent_part(Program *p, Extent e, int64_t first, int64_t count, int64_t origin, int64_t in) {
+  size_t n = (size_t)e.middle * e.from.n;
+  int64_t *index = ctx_array(p->ctx, n, sizeof *index);
+  for (size_t i = 0; i < n; i++) {
+    int64_t at = e.from.index[i] - origin;
+    index[i] = at < 0 ? 0 : at < in ? at : in - 1;
+  }
+  e.from.index = index;
+  e.pad -= first * e.stride;
+  e.in = in;
+  e.out = count;
+  return e;
 }
 
 /* Rows and columns of y in an item, what they need of x, and how many rows of x are multiplied at a time. */
@@ -102,9 +127,9 @@ static void add_shape(Step *step, const View *x, int64_t n, int64_t pitch, const
   low_table(step, table, 28);
 }
 
-/* The ring and the products; the lists of terms (two numbers each), pointers to pixels, and counts. */
-static void add_scratch(Step *step, const Extent *y, const Extent *x, const Strip *s, Tile tile) {
-  int64_t floats = round_up(strip_floats(y, x, s, &tile), 16), pairs = s->band / 2;
+/* The ring and the products, then `more` floats; the lists of terms (two numbers each), pointers to pixels, and counts. */
+static void add_scratch(Step *step, const Extent *y, const Extent *x, const Strip *s, Tile tile, int64_t more) {
+  int64_t floats = round_up(strip_floats(y, x, s, &tile) + more, 16), pairs = s->band / 2;
   int64_t terms = pairs * 2 * x->taps * (int64_t)x->from.n + 2 * y->taps * (int64_t)y->from.n;
   int64_t lists = round_up(2 * terms + s->run * s->wide + pairs, 8);
   low_scratch_each(step, DT_F32, floats * 4);
@@ -113,37 +138,181 @@ static void add_scratch(Step *step, const Extent *y, const Extent *x, const Stri
   low_size(step, lists);
 }
 
+static const int channels_last[4] = {0, 2, 3, 1};
+
+/* What both kernels are given alike. */
+typedef struct {
+  View x;
+  Extent rows, columns;
+  Tile tile;
+  Strip strip;
+  int64_t c, m, taps, macs; /* channels of x and of the convolution, its taps */
+} Resized;
+
+/* y: the rows that are to be computed of the result, x where those they read are; or both NULL: all. */
+static Resized prepare(Program *p, Node *n, const char *kernel, const RowBand *x, const RowBand *y) {
+  if (n->out[0]->dtype != DT_F32 || !n->in[1]->tensor || shape_count(&n->in[0]->shape) == 0)
+    ctx_fail(p->ctx, n, "only float pictures and constant weights are supported");
+  Resized r = {.x = x ? x->view : low_view(p, n->in[0]), .rows = extent_of(p, n, 2), .columns = extent_of(p, n, 3)};
+  if (!x && r.x.dim[1] > 1 && r.x.stride[1] != 1) r.x = low_order(p, n->in[0], channels_last);
+  r.c = r.x.dim[1];
+  r.m = n->out[0]->shape.dim[1].n;
+  r.taps = r.rows.taps * r.columns.taps;
+  r.tile = gemm_tile(p, kernel, r.rows.in * r.columns.in, r.m, r.taps * r.c);
+  if (y) r.rows = extent_part(p, r.rows, y->first, y->view.dim[2], x->first, x->view.dim[2]);
+  r.macs = r.x.dim[0] * r.rows.in * r.columns.in * r.taps * r.c * r.m;
+  r.strip = choose_strip(p->target, &r.rows, &r.columns, r.tile);
+  return r;
+}
+
+/* x, the weights, and those of the rows and columns. */
+static void add_operands(Program *p, Step *s, const Node *n, const Resized *r) {
+  View wy = weights_view(p, &r->rows.from, r->rows.middle), wx = weights_view(p, &r->columns.from, r->columns.middle);
+  low_read(s, &r->x);
+  gemm_conv_weight(p, s, n->in[1]->tensor, 1, r->m, r->c, r->taps, r->tile);
+  low_read(s, &wy);
+  low_read(s, &wx);
+}
+
+static void add_result(Step *s, const View *y, int64_t pitch) {
+  if (pitch == y->dim[1])
+    low_write(s, y);
+  else
+    low_update(s, y);
+}
+
+static void add_tables(Step *s, const Resized *r, int64_t pitch) {
+  add_shape(s, &r->x, r->m, pitch, &r->rows, &r->columns, &r->strip);
+  low_table(s, r->rows.from.index, (size_t)r->rows.middle * r->rows.from.n);
+  low_table(s, r->columns.from.index, (size_t)r->columns.middle * r->columns.from.n);
+}
+
+/* ---- together with a pointwise convolution ----------------------------------------------------------------------- */
+
+static bool all_are(const Node *n, const char *name, int64_t wanted) {
+  const int64_t *v;
+  for (size_t i = 0, count = node_ints(n, name, &v); i < count; i++)
+    if (v[i] != wanted) return false;
+  return true;
+}
+
+static bool is_pointwise(const Node *n) {
+  const Shape *w = &n->in[1]->shape;
+  return n->op == OP_CONV && n->out[0]->dtype == DT_F32 && n->in[1]->tensor && node_int(n, "group", 1) == 1 &&
+         w->rank == 4 && w->dim[2].n == 1 && w->dim[3].n == 1 && all_are(n, "strides", 1) && all_are(n, "pads", 0);
+}
+
+/* The map that is not made would be written and read once, from afar if the cache does not hold it; the sums of the
+ * outputs are written and read once for each panel, which costs a quarter of that, since a strip's are near. And the
+ * sums have to be much smaller than the map is. */
+static bool joining_pays(const Target *t, const Node *n, const Node *point) {
+  enum { NEARER = 4 };
+  int64_t channels = n->out[0]->shape.dim[1].n, outputs = point->out[0]->shape.dim[1].n;
+  int64_t pixels = shape_count(&n->out[0]->shape) / channels;
+  Tile tile = gemm_tile_model(t, pixels, channels);
+  int64_t panels = (channels + tile.nr - 1) / tile.nr;
+  return shape_count(&n->out[0]->shape) * 4 > t->l2 / 2 && 2 * outputs <= channels &&
+         outputs * panels <= NEARER * channels;
+}
+
+Node *resize_conv_point(const Program *p, const Node *n) {
+  const Value *map = n->out[0];
+  if (p->folding || n->op != OP_RESIZE_CONV || shape_count(&map->shape) == 0 || !value_single_use(map)) return NULL;
+  Node *point = map->uses[0].node;
+  if (point->tasks != n->tasks || point->in[0] != map || !is_pointwise(point)) return NULL;
+  return joining_pays(p->target, n, point) ? point : NULL;
+}
+
+/* The kernel's second epilogue has another name. */
+static const char *renamed(Ctx *c, const char *function) {
+  const char *at = strstr(function, "EPILOGUE");
+  return ctx_format(c, "%.*sRESULT%s", (int)(at - function), function, at + strlen("EPILOGUE"));
+}
+
+static Kernel *point_kernel(Program *p, Tile tile, const Epilogue *e, Tile last, const Epilogue *result) {
+  Ctx *c = p->ctx;
+  Hole holes[7] = {{"MR", ctx_format(c, "%d", tile.mr)},
+                   {"NR", ctx_format(c, "%d", tile.nr)},
+                   {"P", ctx_format(c, "%d", last.mr)},
+                   {"Q", ctx_format(c, "%d", last.nr)}};
+  size_t n = 4;
+  if (e->function) holes[n++] = (Hole){"EPILOGUE", e->function};
+  if (result->function) holes[n++] = (Hole){"RESULT", renamed(c, result->function)};
+  return low_kernel(p, "resize_conv_point",
+                    ctx_format(c, "resize_conv_point_f32_%dx%d%s_%dx%d%s", tile.mr, tile.nr, e->suffix, last.mr,
+                               last.nr, result->suffix),
+                    holes);
+}
+
+static void point_step(Program *p, Node *point, const Resized *r, const View *y, int64_t pitch) {
+  Node *n = point->in[0]->producer;
+  int64_t q = point->out[0]->shape.dim[1].n, pixels = y->dim[0] * y->dim[2] * y->dim[3];
+  Epilogue e = conv_epilogue(p, n), result = conv_epilogue(p, point);
+  Tile last = gemm_tile_model(p->target, shape_count(&n->out[0]->shape) / r->m, q);
+  Step *s = low_call(p, point, point_kernel(p, r->tile, &e, last, &result));
+  s->with = n;
+  s->macs = r->macs + pixels * r->m * q;
+  add_operands(p, s, n, r);
+  low_operands(s, &e);
+  gemm_weight(p, s, point->in[1]->tensor, (Matrix){r->m, q, 1, r->m, 0}, last);
+  add_result(s, y, pitch);
+  low_operands(s, &result);
+  add_scratch(s, &r->rows, &r->columns, &r->strip, r->tile, 4 * last.mr * r->tile.nr);
+  add_tables(s, r, pitch);
+  low_size(s, q);
+}
+
+void lower_resize_conv_point(Program *p, Node *point) {
+  Resized r = prepare(p, point->in[0]->producer, "resize_conv_point", NULL, NULL);
+  int64_t pitch;
+  View y = low_output_rows(p, point->out[0], channels_last, &pitch);
+  point_step(p, point, &r, &y, pitch);
+}
+
+/* ---- alone ------------------------------------------------------------------------------------------------------- */
+
+static void resize_conv_step(Program *p, Node *n, const Resized *r, const View *y, int64_t pitch) {
+  Epilogue e = conv_epilogue(p, n);
+  Step *s = low_call(p, n, gemm_kernel(p, "resize_conv", r->tile, &e));
+  s->macs = r->macs;
+  add_operands(p, s, n, r);
+  add_result(s, y, pitch);
+  low_operands(s, &e);
+  add_scratch(s, &r->rows, &r->columns, &r->strip, r->tile, 0);
+  add_tables(s, r, pitch);
+}
+
 void lower_resize_conv(Program *p, Node *n) {
-  static const int channels_last[4] = {0, 2, 3, 1};
   if (shape_count(&n->out[0]->shape) == 0) {
     low_output(p, n->out[0], NULL);
     return;
   }
-  if (n->out[0]->dtype != DT_F32 || !n->in[1]->tensor || shape_count(&n->in[0]->shape) == 0)
-    ctx_fail(p->ctx, n, "only float pictures and constant weights are supported");
-  View x = low_view(p, n->in[0]);
-  if (x.dim[1] > 1 && x.stride[1] != 1) x = low_order(p, n->in[0], channels_last);
-  Extent rows = extent_of(p, n, 2), columns = extent_of(p, n, 3);
-  int64_t pitch, c = x.dim[1], m = n->out[0]->shape.dim[1].n, pixels = rows.in * columns.in,
-                 taps = rows.taps * columns.taps;
+  if (resize_conv_point(p, n)) return; /* when that is lowered */
+  Resized r = prepare(p, n, "resize_conv", NULL, NULL);
+  int64_t pitch;
   View y = low_output_rows(p, n->out[0], channels_last, &pitch);
-  View wy = weights_view(p, &rows.from, rows.middle), wx = weights_view(p, &columns.from, columns.middle);
-  Epilogue e = conv_epilogue(p, n);
-  Tile tile = gemm_tile(p, "resize_conv", pixels, m, taps * c);
-  Strip strip = choose_strip(p->target, &rows, &columns, tile);
-  Step *s = low_call(p, n, gemm_kernel(p, "resize_conv", tile, &e));
-  s->macs = x.dim[0] * pixels * taps * c * m;
-  low_read(s, &x);
-  gemm_conv_weight(p, s, n->in[1]->tensor, 1, m, c, taps, tile);
-  low_read(s, &wy);
-  low_read(s, &wx);
-  if (pitch == m)
-    low_write(s, &y);
-  else
-    low_update(s, &y);
-  low_operands(s, &e);
-  add_scratch(s, &rows, &columns, &strip, tile);
-  add_shape(s, &x, m, pitch, &rows, &columns, &strip);
-  low_table(s, rows.from.index, (size_t)rows.middle * rows.from.n);
-  low_table(s, columns.from.index, (size_t)columns.middle * columns.from.n);
+  resize_conv_step(p, n, &r, &y, pitch);
+}
+
+/* ---- in bands (bands.h) ------------------------------------------------------------------------------------------ */
+
+/* Operands of an expression might vary from row to row; the bias does not. */
+bool resize_conv_can_band(const Program *p, const Node *n) {
+  const Node *first = n->op == OP_RESIZE_CONV ? n : n->in[0]->producer;
+  if (n->op == OP_RESIZE_CONV && resize_conv_point(p, n)) return false;
+  return n->n_in == n->n_own && first->n_in == first->n_own && first->in[1]->tensor &&
+         shape_count(&first->in[0]->shape) > 0;
+}
+
+void resize_conv_reach(Program *p, const Node *n, int64_t from, int64_t rows, int64_t *first, int64_t *count) {
+  Extent e = extent_of(p, n, 2);
+  reach_of(&e, from, from + rows, first, count);
+  if (*first >= *count) *first = 0, *count = 1; /* rows of padding alone */
+  *count -= *first;
+}
+
+void resize_conv_band(Program *p, Node *n, const RowBand *x, const RowBand *y) {
+  bool point = n->op != OP_RESIZE_CONV;
+  Resized r = prepare(p, point ? n->in[0]->producer : n, point ? "resize_conv_point" : "resize_conv", x, y);
+  (point ? point_step : resize_conv_step)(p, n, &r, &y->view, y->view.stride[3]);
 }

@@ -1,4 +1,5 @@
-/* What a Resize node's attributes say of one axis, for lowerings that resample themselves (lower_resize.c). */
+/* What a Resize node's attributes say of one axis, for lowerings that resample themselves (lower_resize.c); and which
+ * convolutions of resized pictures are computed together with the next one. */
 #ifndef MOECC_LOWER_RESIZE_H
 #define MOECC_LOWER_RESIZE_H
 
@@ -12,5 +13,11 @@ typedef struct {
 } ResizeTaps;
 /* An axis of `from` elements resampled to `to`, by the modes that node n names (not tf_crop_and_resize). */
 ResizeTaps resize_taps(Program *p, const Node *n, int64_t from, int64_t to);
+
+/* The pointwise convolution that is computed together with a node, a moecc.ResizeConv whose result nobody else reads
+ * and that then is never made as a whole; NULL if there is none, or that does not pay. */
+Node *resize_conv_point(const Program *p, const Node *n);
+/* Both, in one step (lower_resize_conv.c). */
+void lower_resize_conv_point(Program *p, Node *point);
 
 #endif

@@ -6,7 +6,8 @@
  *
  * From the second product backwards: a guard that turns NaN into 0 (dropped where no row can be wholly -inf), Softmax
  * over the last axis, then any chain of factors, added masks, masks by Where, and Reshapes that keep the last axis, up
- * to the first product; factors may stand on q, k' and the scores alike. A factor per row of q goes into q.
+ * to the first product; factors may stand on q, k' and the scores alike. A factor per row of q goes into q, one per head
+ * becomes an operand, and rows of q and k that are divided by their lengths the attribute `cosine`.
  */
 #include "match.h"
 #include "recognise.h"
@@ -423,6 +424,53 @@ static Value *mask_as_heads(const Attention *a, Value *mask) {
   return constant_doubles(mask->graph, mask, DT_F32, 4, dims, x);
 }
 
+/* x / max(length, least), lengths being those of x along its last axis: x; else NULL. */
+static Value *match_unit(const Value *v, double *least) {
+  Value *x, *length;
+  unsigned axes;
+  if (!match_binary(v, OP_DIV, &x, &length) || !shape_equal(&x->shape, &v->shape)) return NULL;
+  const Node *n = length->producer;
+  if (made_by(length, OP_CLIP)) {
+    bool unbounded = n->n_in < 3 || !n->in[2];
+    if (n->n_in < 2 || !unbounded || !value_is_number(n->in[1], least)) return NULL;
+    length = n->in[0];
+  } else if (!match_number(length, OP_MAX, &length, least)) {
+    return NULL;
+  }
+  if (!made_by(length, OP_REDUCE_L2) || length->producer->in[0] != x || !(*least > 0)) return NULL;
+  bool along = node_axes(length->producer, x->shape.rank, &axes) && axes == 1u << (x->shape.rank - 1);
+  return along && node_int(length->producer, "keepdims", 1) ? x : NULL;
+}
+
+/* The same where a Transpose that brings the last axis to `place` may stand behind the division. */
+static Value *match_unit_at(Node *before, Value *v, int place, double *least) {
+  if (!made_by(v, OP_TRANSPOSE)) return place == v->shape.rank - 1 ? match_unit(v, least) : NULL;
+  int64_t perm[MAX_RANK];
+  transpose_perm(v->producer, perm);
+  Value *x = match_unit(v->producer->in[0], least);
+  return x && perm[place] == v->shape.rank - 1 ? insert_transpose(before, x, perm) : NULL;
+}
+
+/* Where rows of q and k are all divided by their lengths: takes them as they were before; returns the least length. */
+static double take_cosine(Attention *a) {
+  double least, same;
+  Value *q = match_unit_at(a->root, a->q, a->q->shape.rank - 1, &least);
+  Value *kt = q ? match_unit_at(a->root, a->kt, a->kt->shape.rank - 2, &same) : NULL;
+  if (!kt || same != least) return 0;
+  a->q = q;
+  a->kt = kt;
+  return least;
+}
+
+/* A factor that is one for each head of scores [B,H,T,S], with as many dimensions as these or fewer. */
+static Value *head_factor(Attention *a) {
+  Value *v = a->row_factor;
+  if (!v || a->scores.rank > 4 || v->shape.rank > a->scores.rank || v->shape.rank < 2) return NULL;
+  if (v->shape.dim[v->shape.rank - 2].n != 1 || !shape_equal(&a->product, &a->scores)) return NULL;
+  a->row_factor = NULL;
+  return v;
+}
+
 static Value *final_query(Attention *a) {
   Value *inner;
   double factor;
@@ -463,23 +511,27 @@ static bool operands_fit(const Attention *a) {
 static void rewrite(Attention *a, Value *mask, bool causal) {
   Node *root = a->root;
   Value *result = root->out[0];
-  Value *q = as_heads(root, final_query(a), &a->scores);
+  Value *factor = head_factor(a), *q = final_query(a);
+  a->q = q;
+  double cosine = take_cosine(a);
+  q = as_heads(root, a->q, &a->scores);
   Value *k = as_heads(root, untranspose(root, a->kt, &a->scale), &a->scores);
   Value *v = as_heads(root, final_values(a), &a->scores);
   Shape s = q->shape;
   s.dim[3] = v->shape.dim[3];
-  Value *in[4] = {q, k, v, mask};
-  int n_in = mask ? 4 : 3;
+  Value *in[5] = {q, k, v, mask, factor};
+  int n_in = factor ? 5 : mask ? 4 : 3;
   Node *n;
   if (shape_equal(&s, &result->shape)) {
     n = take_over(result, OP_ATTENTION, n_in, in);
   } else {
-    Value *out = insert_value(root, OP_ATTENTION, DT_F32, s, n_in, q, k, v, mask);
+    Value *out = insert_value(root, OP_ATTENTION, DT_F32, s, n_in, q, k, v, mask, factor);
     n = out->producer;
     take_over(result, OP_RESHAPE, 2, (Value *[]){out, shape_constant(root, &result->shape)});
   }
   node_set_float(n, "scale", (double)(float)a->scale);
   if (causal) node_set_int(n, "causal", 1);
+  if (cosine > 0) node_set_float(n, "cosine", cosine);
 }
 
 static void recognise(Node *root) {

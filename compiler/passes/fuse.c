@@ -1,7 +1,8 @@
 /* Fuses elementwise work into the operator that computes its operand, or into one node of its own.
  *
  * Needs: shapes, all numbers; tasks marked; after every pass that recognises something.
- * Gives: MatMul, Gemm, Conv and moecc.ResizeConv with Node.expr (EX_ACC is their own result, further operands are inputs from n_own on);
+ * Gives: MatMul, Gemm, Conv, LayerNormalization along the last axis and moecc.ResizeConv with Node.expr (EX_ACC is
+ *        their own result, further operands are inputs from n_own on);
  *        moecc.Elementwise for what remains of two and more elementwise nodes. Reshape and Transpose move behind
  *        elementwise nodes where that lets them join.
  * Breaks: every pass that matches elementwise nodes.
@@ -39,6 +40,8 @@ typedef struct {
 static bool takes_epilogue(const Node *n) {
   bool product = n->op == OP_MATMUL || n->op == OP_GEMM || n->op == OP_RESIZE_CONV;
   product = product || ((n->op == OP_CONV || n->op == OP_CONV_TRANSPOSE) && node_const(n, 1));
+  product = product || (n->op == OP_LAYER_NORMALIZATION &&
+                        axis_at(node_int(n, "axis", -1), n->in[0]->shape.rank) == n->in[0]->shape.rank - 1);
   return product && !n->expr && n->out[0] && n->out[0]->dtype == DT_F32;
 }
 

@@ -64,6 +64,11 @@ bool infer_attention(Node *n) {
       shape_error(n, "the mask %s does not broadcast to the scores %s", input_text(n, 3),
                   shape_text(n->graph->ctx, DT_F32, &scores));
   }
+  if (has_input(n, 4)) {
+    Shape heads = {.rank = 4, .dim = {q->dim[0], q->dim[1], {1, 0}, {1, 0}}}, whole = heads;
+    broadcast_into(n, &whole, input_shape(n, 4));
+    if (!shape_equal(&whole, &heads)) shape_error(n, "the factor %s is not one for each head", input_text(n, 4));
+  }
   Shape s = *q;
   s.dim[3] = v->dim[3];
   set_output(n, 0, n->in[0]->dtype, &s);

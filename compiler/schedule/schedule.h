@@ -13,6 +13,19 @@ typedef struct {
   size_t n_steps;
 } Layer;
 
+/* What computing chains of pictures in bands (lower/bands.h) comes to; by task. */
+typedef struct {
+  int bands, links; /* 1, 0: as a whole */
+  int64_t *arena;   /* bytes for one thread: the arena and its scratch */
+  int64_t *macs;    /* multiply-adds */
+  int64_t *loads;   /* bytes of weights that are read when streaming, at most */
+} BandCost;
+typedef struct {
+  BandCost whole, banded; /* banded: what was chosen, or would take the least memory; bands 0: there are no chains */
+  bool chosen;
+  const char *why;
+} BandPlan;
+
 /* All steps that exactly the tasks of one set need, in program order. A segment runs after every segment of a larger
  * set that contains its own. */
 typedef struct {
@@ -33,12 +46,19 @@ typedef struct {
   int64_t *base_all; /* by segment: where its region starts when all tasks run in one call */
   int64_t arena_all; /* bytes */
   int64_t scratch;   /* bytes for each thread, the largest of any step; scratch_of(task) for one task's */
+  const BandPlan *bands;
 } Schedule;
 
 Schedule *schedule_make(Program *p);             /* schedule/schedule.c: calls the three below in order */
 void schedule_segments(Program *p, Schedule *s); /* schedule/segments.c: segments and layers */
 void schedule_units(Program *p, Schedule *s);    /* schedule/units.c: joins equal units, names them */
 void schedule_memory(Program *p, Schedule *s);   /* schedule/memory.c: lifetimes and offsets */
+
+/* Schedules what `lower` makes of the graph: as a whole, or, where a task's memory (arena and scratch of one thread)
+ * then exceeds `limit` bytes (0: none), in the bands that cost least of those that keep it (schedule/bands.c). Fails,
+ * saying what takes the memory, if none do. */
+Schedule *schedule_within(Program *(*lower)(void *self, int bands, int links), void *self, int64_t limit,
+                          Program **chosen);
 
 bool segment_serves(const Segment *s, size_t task);
 int64_t arena_of_task(const Schedule *s, size_t task);   /* bytes without scratch */

@@ -41,6 +41,29 @@ def test_arena_of_nan(compiled: Compile, networks: Path, tmp_path: Path, network
         loaded.close()
 
 
+@pytest.mark.parametrize("network", ["m3vit-seed1-moe"])
+def test_arena_in_bands(compiled: Compile, networks: Path, tmp_path: Path, network: str) -> None:
+    """Heads in as many bands as --arena asks for: in an arena of just that size, full of NaN, the same bits."""
+    whole = compiled(network, "--target", "generic")
+    limit = max(t["bands"]["banded"]["memory_bytes"] for t in whole.tasks)
+    assert limit < max(t["ram"]["one_thread"] for t in whole.tasks)
+    banded = compiled(network, "--target", "generic", "--arena", str(limit))
+    inputs, _ = data_set(networks / network)
+    results = []
+    for name, emitted in (("whole", whole), ("banded", banded)):
+        loaded = emitted.library(tmp_path / name)
+        for task in emitted.tasks:
+            assert name == "whole" or task["ram"]["one_thread"] <= limit
+            arena = loaded.open([task["task"]])
+            results.append({k: v.copy() for k, v in loaded.run(task["task"], inputs).items()})
+            arena.check()
+            loaded.close()
+    half = len(results) // 2
+    for a, b in zip(results[:half], results[half:], strict=True):
+        assert a.keys() == b.keys()
+        assert all(a[k].tobytes() == b[k].tobytes() for k in a)
+
+
 @pytest.mark.parametrize("network", ["m3vit-odd-moe", "mobilenetv2-op20"])
 def test_sanitizers(compiled: Compile, networks: Path, tmp_path: Path, network: str) -> None:
     """Address and undefined-behaviour sanitizers, streaming with threads."""

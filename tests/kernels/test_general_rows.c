@@ -5,7 +5,7 @@
 void softmax_f32(const moecc_pool *pool, const float *x, float *y, size_t rows, size_t n, int64_t xs);
 void softmax_any_f32(const moecc_pool *pool, const float *x, float *y, size_t outer, size_t n, size_t inner);
 void layer_norm_f32(const moecc_pool *pool, const float *x, const float *scale, const float *bias, float *y,
-                    size_t rows, size_t n, int64_t xs, float epsilon);
+                    const moecc_operand *o, size_t rows, size_t n, int64_t xs, float epsilon);
 void rms_norm_f32(const moecc_pool *pool, const float *x, const float *scale, float *y, size_t rows, size_t n,
                   int64_t xs, float epsilon);
 void normalize_f32(const moecc_pool *pool, const float *x, const float *scale, const float *bias, float *y, size_t rows,
@@ -70,16 +70,17 @@ static void test_layer_norm(void **state) {
   for (int k = 0; k < N_SIZES; k++) {
     size_t n = sizes[k], xs = n + 3;
     float *x = numbers(ROWS * xs), *s = numbers(n), *b = numbers(n), *y = room(ROWS * n), *z = room(ROWS * n);
-    float *w = room(n), *v = room(ROWS * n);
+    float *w = room(n), *v = room(ROWS * n), *c = numbers(n), *r = numbers(ROWS * xs);
+    const moecc_operand o[] = {{c, 0}, {r, xs}}; /* the instance's epilogue adds a row of columns and a matrix */
     for (size_t i = 0; i < ROWS * xs; i++) x[i] += 10;
-    layer_norm_f32(NULL, x, s, b, y, ROWS, n, (int64_t)xs, 1e-3f);
-    layer_norm_f32(&three_threads, x, s, b, z, ROWS, n, (int64_t)xs, 1e-3f);
+    layer_norm_f32(NULL, x, s, b, y, o, ROWS, n, (int64_t)xs, 1e-3f);
+    layer_norm_f32(&three_threads, x, s, b, z, o, ROWS, n, (int64_t)xs, 1e-3f);
     assert_memory_equal(y, z, ROWS * n * sizeof *y);
     rms_norm_f32(&three_threads, x, s, v, ROWS, n, (int64_t)xs, 1e-3f);
     assert_guard(y, ROWS * n);
     assert_guard(v, ROWS * n);
-    for (size_t r = 0; r < ROWS; r++) {
-      const float *row = x + r * xs;
+    for (size_t j = 0; j < ROWS; j++) {
+      const float *row = x + j * xs;
       double mean = 0, square = 0, variance = 0;
       for (size_t i = 0; i < n; i++) mean += (double)row[i] / (double)n;
       for (size_t i = 0; i < n; i++) square += (double)row[i] * (double)row[i] / (double)n;
@@ -87,11 +88,13 @@ static void test_layer_norm(void **state) {
       normalize_f32(NULL, row, s, b, w, 1, n, 1, n, 1, 1e-3);
       for (size_t i = 0; i < n; i++) {
         double e = ((double)row[i] - mean) / sqrt(variance + 1e-3) * (double)s[i] + (double)b[i];
-        assert_near(y[r * n + i], e, 3e-5);
+        assert_near(y[j * n + i], e + (double)c[i] + (double)r[j * xs + i], 3e-5);
         assert_near(w[i], e, 1e-6);
-        assert_near(v[r * n + i], (double)row[i] / sqrt(square + 1e-3) * (double)s[i], 2e-6);
+        assert_near(v[j * n + i], (double)row[i] / sqrt(square + 1e-3) * (double)s[i], 2e-6);
       }
     }
+    free(c);
+    free(r);
     free(x);
     free(s);
     free(b);

@@ -58,7 +58,7 @@ typedef struct {
 static const MathCase math_cases[] = {
     {"exp", vf_exp, moecc_exp_f32, exact_exp, -110, 95, 1.0, 0},
     {"exp_neg", vf_exp_neg, NULL, exact_exp, -86.9, 0, 1.0, 0},
-    {"exp2_neg", vf_exp2_neg, NULL, exp2, -125, 0, 2.6, 0},
+    {"exp2_neg", vf_exp2_neg, NULL, exp2, -100, 0, 2.6, 0},
     {"exp2", vf_exp2, moecc_exp2_f32, exact_exp2, -155, 130, 1.2, 0},
     {"log", vf_log, moecc_log_f32, exact_log, 0, 3e38, 1.2, 0},
     {"log near 1", vf_log, moecc_log_f32, exact_log, 0.5, 2, 1.2, 0},
@@ -125,7 +125,7 @@ static void special_values(void **state) {
   assert_true(vf_get(vf_exp_neg(vf_set1(-1e30f)), 0) == 0.0f);
   assert_true(vf_get(vf_exp_neg(vf_set1(0.0f)), 0) == 1.0f);
   assert_true(vf_get(vf_exp2_neg(vf_set1(0.0f)), 0) == 1.0f);
-  assert_true(vf_get(vf_exp2_neg(vf_set1(-inf)), 0) == vf_get(vf_exp2_neg(vf_set1(-125.0f)), 0));
+  assert_true(vf_get(vf_exp2_neg(vf_set1(-inf)), 0) == vf_get(vf_exp2_neg(vf_set1(-100.0f)), 0));
   assert_true(isnan(vf_get(vf_exp2_neg(vf_set1(nan)), 0)));
   assert_true(isnan(vf_get(vf_gelu(vf_set1(nan)), 0)) && vf_get(vf_gelu(vf_set1(-inf)), 0) == 0.0f);
   assert_true(isnan(vf_get(vf_exp_neg(vf_set1(nan)), 0)));

@@ -2,8 +2,9 @@
  * queue; and the whole against the formula, expert-major and token-major with the same bits. */
 #include "kernel_test.h"
 
-void moe_route_f32(const float *scores, float *weight, uint32_t *expert, uint32_t *token, uint32_t *flags,
-                   size_t score_row, size_t tokens, size_t experts, size_t k, size_t gate, size_t normalize);
+void moe_route_f32(const moecc_pool *pool, const float *scores, float *weight, uint32_t *expert, uint32_t *token,
+                   uint32_t *flags, size_t score_row, size_t tokens, size_t experts, size_t k, size_t gate,
+                   size_t normalize);
 void moe_queue(const uint32_t *expert, const float *weight, uint32_t *begin, uint32_t *token, float *queued,
                size_t tokens, size_t experts, size_t k);
 void moe_expert_in_f32(const moecc_pool *pool, const float *x, const float *w, const float *b, const uint32_t *token,
@@ -17,9 +18,9 @@ static void choice(void **state) {
   const float scores[] = {1, 3, 3, 0, 2, 3, 9, 5, NAN, 5, 5, -1, 7, 9, NAN, NAN, 1, NAN, NAN, NAN, 9};
   uint32_t expert[9], token[9], flags = 0;
   float weight[9];
-  moe_route_f32(scores, weight, expert, token, &flags, 7, 1, 6, 3, 2, 0);
+  moe_route_f32(NULL, scores, weight, expert, token, &flags, 7, 1, 6, 3, 2, 0);
   assert_int_equal(flags, 0);
-  moe_route_f32(scores, weight, expert, token, &flags, 7, 3, 6, 3, 2, 0);
+  moe_route_f32(&awkward_pool, scores, weight, expert, token, &flags, 7, 3, 6, 3, 2, 0);
   const uint32_t want[] = {1, 2, 5, 0, 2, 5, 0, 1, 2};
   const float weights[] = {3, 3, 3, 5, 5, 7, 0, 0, 1};
   for (size_t i = 0; i < 9; i++) {
@@ -28,6 +29,33 @@ static void choice(void **state) {
     assert_true(weight[i] == weights[i]);
   }
   assert_int_equal(flags, MOECC_FLAG_NAN_SCORE);
+}
+
+/* Many experts: against a choice by counting, with equal scores and NaN anywhere, and all NaN. */
+static void choice_of_many(void **state) {
+  (void)state;
+  enum { MOST = 150, K = 7 };
+  for (size_t round = 0; round < 400; round++) {
+    const size_t experts = K + round % (MOST - K);
+    float scores[MOST], weight[K];
+    uint32_t expert[K], token[K], flags = 0;
+    int nan = 0;
+    for (size_t e = 0; e < experts; e++) {
+      const int is_nan = round % 4 == 3 && (round % 16 == 15 || random_float() > 0.5f);
+      scores[e] = is_nan ? NAN : floorf(20 * random_float()) / 4;
+      nan |= is_nan;
+    }
+    moe_route_f32(&awkward_pool, scores, weight, expert, token, &flags, experts, 1, experts, K, 2, 0);
+    assert_int_equal(flags, nan ? MOECC_FLAG_NAN_SCORE : 0);
+    for (size_t e = 0, i = 0; e < experts; e++) {
+      size_t before = 0; /* experts to be chosen before this one */
+      for (size_t o = 0; o < experts; o++) {
+        const int same = scores[o] == scores[e] || (isnan(scores[o]) && isnan(scores[e]));
+        before += scores[o] > scores[e] || (isnan(scores[e]) && !isnan(scores[o])) || (same && o < e);
+      }
+      if (before < K) assert_int_equal(expert[i++], e);
+    }
+  }
 }
 
 static void gates(void **state) {
@@ -39,7 +67,7 @@ static void gates(void **state) {
       uint32_t expert[K], token[K], flags = 0;
       double all = 0, chosen = 0, total = 0;
       for (size_t e = 0; e < EXPERTS; e++) scores[e] = 4 + 4 * random_float();
-      moe_route_f32(scores, weight, expert, token, &flags, EXPERTS, 1, EXPERTS, K, gate, normalize);
+      moe_route_f32(NULL, scores, weight, expert, token, &flags, EXPERTS, 1, EXPERTS, K, gate, normalize);
       for (size_t e = 0; e < EXPERTS; e++) all += exp((double)scores[e]);
       for (size_t i = 0; i < K; i++) {
         size_t better = 0;
@@ -77,7 +105,7 @@ static void one_layer(const Layer *l) {
     p1[e] = pack_panels(w1 + e * H * I, H, I, TEST_NR);
     p2[e] = pack_panels(w2 + e * I * H, I, H, TEST_NR);
   }
-  moe_route_f32(scores, weight, expert, token, &flags, E, T, E, K, 0, 0);
+  moe_route_f32(&awkward_pool, scores, weight, expert, token, &flags, E, T, E, K, 0, 0);
   moe_queue(expert, weight, begin, queue, queued, T, E, K);
   assert_int_equal(begin[0], 0);
   assert_int_equal(begin[E], T * K);
@@ -124,6 +152,7 @@ static void layers(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(choice), cmocka_unit_test(gates), cmocka_unit_test(layers)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(choice), cmocka_unit_test(choice_of_many),
+                                     cmocka_unit_test(gates), cmocka_unit_test(layers)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

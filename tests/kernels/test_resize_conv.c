@@ -1,11 +1,17 @@
 /* The convolution of a resampled picture against the definition in double: the picture made first, padded with zeros,
  * then convolved. Any resampling is a table to the kernel: half pixels and corners, nearest, three and four elements
- * near, factors that are no whole numbers, rows that read nothing; strides, dilation, padding on any side. */
+ * near, factors that are no whole numbers, rows that read nothing; strides, dilation, padding on any side. And the
+ * kernel that multiplies the result at once against the two one after the other. */
 #include "kernel_test.h"
 
 void resize_conv_f32(const moecc_pool *pool, const float *x, const float *w, const float *wy, const float *wx, float *y,
                      const moecc_operand *o, float *scratch, size_t scratch_size, int64_t *lists, size_t lists_size,
                      const int64_t *shape, const int64_t *rows, const int64_t *columns);
+
+void resize_conv_point_f32(const moecc_pool *pool, const float *x, const float *w, const float *wy, const float *wx,
+                           const moecc_operand *o, const float *v, float *y, const moecc_operand *result_o,
+                           float *scratch, size_t scratch_size, int64_t *lists, size_t lists_size, const int64_t *shape,
+                           const int64_t *rows, const int64_t *columns, size_t q);
 
 typedef enum { HALF_PIXEL, ASYMMETRIC, CORNERS, NEAREST, RANDOM_3 } Mode;
 
@@ -156,21 +162,48 @@ static void make_table(const Case *k, const Samples *s, int64_t pitch, int64_t *
   memcpy(t, tail, sizeof tail);
 }
 
+/* What a kernel needs besides: its table, and memory for four threads with guards behind it. */
+typedef struct {
+  int64_t table[28], *list;
+  size_t floats, lists;
+  float *scratch;
+} Memory;
+
+static Memory make_memory(const Case *k, const Samples *s, int64_t pitch, size_t more) {
+  Memory m;
+  make_table(k, s, pitch, m.table);
+  int64_t near = (int64_t)near_of(k->mode), ring = m.table[25], wide = m.table[26], pairs = k->band / 2;
+  m.floats = (size_t)((k->taps[0] * ring * k->band + k->taps[1] * k->run * wide) * TEST_NR) + more;
+  m.lists = (size_t)(4 * (pairs * k->taps[1] + k->taps[0]) * near + k->run * wide + pairs);
+  m.scratch = buffer(4 * m.floats);
+  m.list = malloc((4 * m.lists + 1) * sizeof *m.list);
+  m.list[4 * m.lists] = 4711;
+  return m;
+}
+
+static void end_memory(Memory *m) {
+  check_guard(m->scratch, 4 * m->floats);
+  assert_int_equal(m->list[4 * m->lists], 4711);
+  free(m->scratch), free(m->list);
+}
+
 static void run(const moecc_pool *pool, const Case *k, const Samples *s, const float *x, const float *packed,
                 int64_t pitch, float *y, const moecc_operand *o) {
-  int64_t table[28], near = (int64_t)near_of(k->mode);
-  make_table(k, s, pitch, table);
-  int64_t ring = table[25], wide = table[26], pairs = k->band / 2;
-  int64_t floats = (k->taps[0] * ring * k->band + k->taps[1] * k->run * wide) * TEST_NR;
-  int64_t lists = 4 * (pairs * k->taps[1] + k->taps[0]) * near + k->run * wide + pairs;
-  float *scratch = buffer((size_t)(4 * floats));
-  int64_t *list = malloc((size_t)(4 * lists + 1) * sizeof *list);
-  list[4 * lists] = 4711;
-  resize_conv_f32(pool, x, packed, s->weight[0], s->weight[1], y, o, scratch, (size_t)floats, list, (size_t)lists,
-                  table, s->index[0], s->index[1]);
-  check_guard(scratch, (size_t)(4 * floats));
-  assert_int_equal(list[4 * lists], 4711);
-  free(scratch), free(list);
+  Memory m = make_memory(k, s, pitch, 0);
+  resize_conv_f32(pool, x, packed, s->weight[0], s->weight[1], y, o, m.scratch, m.floats, m.list, m.lists, m.table,
+                  s->index[0], s->index[1]);
+  end_memory(&m);
+}
+
+enum { POINT_ROWS = 6, POINT_COLUMNS = 16 }; /* the template's defaults */
+
+static void run_point(const moecc_pool *pool, const Case *k, const Samples *s, const float *x, const float *packed,
+                      const moecc_operand *o, const float *v, size_t q, int64_t pitch, float *y,
+                      const moecc_operand *result) {
+  Memory m = make_memory(k, s, pitch, 4 * POINT_ROWS * TEST_NR);
+  resize_conv_point_f32(pool, x, packed, s->weight[0], s->weight[1], o, v, y, result, m.scratch, m.floats, m.list,
+                        m.lists, m.table, s->index[0], s->index[1], q);
+  end_memory(&m);
 }
 
 static void against_definition(void **state) {
@@ -223,7 +256,54 @@ static void cuts(void **state) {
   free(x), free(w), free(packed), free(bias), free(residual);
 }
 
+/* Two kernels in one: y must be the pointwise product of what resize_conv makes, of the same bits however it is cut. */
+static void check_point(const Case *k, size_t q, size_t pitch) {
+  Samples s = make_samples(k);
+  size_t n = (size_t)k->n, pixels = (size_t)(k->images * out_size(k, 0) * out_size(k, 1));
+  float *x = random_buffer((size_t)(k->images * k->in[0] * k->in[1] * k->c));
+  float *w = random_buffer(n * (size_t)(k->c * k->taps[0] * k->taps[1])), *packed = pack(k, w);
+  float *v = random_buffer(n * q), *v_packed = pack_panels(v, n, q, POINT_COLUMNS);
+  float *bias = random_buffer(n), *residual = random_buffer(pixels * n), *map = buffer(pixels * n);
+  float *last_bias = random_buffer(q), *last_residual = random_buffer(pixels * q);
+  float *y = buffer(pixels * pitch), *again = buffer(pixels * pitch);
+  const moecc_operand o[] = {{bias, 0}, {residual, n}}, result[] = {{last_bias, 0}, {last_residual, q}};
+  run(NULL, k, &s, x, packed, k->n, map, o);
+  run_point(NULL, k, &s, x, packed, o, v_packed, q, (int64_t)pitch, y, result);
+  check_guard(y, pixels * pitch);
+  for (size_t i = 0; i < pixels; i++) {
+    for (size_t j = 0; j < q; j++) {
+      double sum = (double)last_bias[j] + (double)last_residual[i * q + j], size = 2;
+      for (size_t c = 0; c < n; c++) {
+        sum += (double)map[i * n + c] * (double)v[c * q + j];
+        size += fabs((double)map[i * n + c]);
+      }
+      check_near(y[i * pitch + j], sum, size, n, "resize_conv_point", i * q + j);
+    }
+    for (size_t j = q; j < pitch; j++) assert_true(y[i * pitch + j] == GUARD_VALUE);
+  }
+  Case other = *k;
+  run_point(&awkward_pool, k, &s, x, packed, o, v_packed, q, (int64_t)pitch, again, result);
+  check_same(again, y, pixels * pitch, "four threads");
+  other.block += 2;
+  other.band = other.band > 2 ? other.band - 2 : 4;
+  run_point(&awkward_pool, &other, &s, x, packed, o, v_packed, q, (int64_t)pitch, again, result);
+  check_same(again, y, pixels * pitch, "other blocks and bands");
+  for (int d = 0; d < 2; d++) free(s.index[d]), free(s.weight[d]);
+  free(x), free(w), free(packed), free(v), free(v_packed), free(bias), free(residual), free(map);
+  free(last_bias), free(last_residual), free(y), free(again);
+}
+
+static void point(void **state) {
+  (void)state;
+  static const size_t columns[] = {1, POINT_COLUMNS, 21, 2 * POINT_COLUMNS + 3, 7};
+  for (size_t i = 0; i < CASES; i++) {
+    size_t q = columns[i % (sizeof columns / sizeof *columns)];
+    check_point(&cases[i], q, i % 2 ? q : q + 3);
+  }
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(against_definition), cmocka_unit_test(cuts)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(against_definition), cmocka_unit_test(cuts),
+                                     cmocka_unit_test(point)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

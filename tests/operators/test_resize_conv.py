@@ -1,13 +1,15 @@
 """Convolutions of resized pictures, which multiply before they resample, against ONNX's reference:
 every kind of resampling, odd sizes and single pixels, windows with strides and dilation, what
-follows fused, a result that goes into a Concat, a picture that others read, too."""
+follows fused, a result that goes into a Concat, a picture that others read, too; a pointwise
+convolution that is computed at once."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -143,20 +145,43 @@ def shared() -> Case:
     return b.case("shared")
 
 
-def layers(model: onnx.ModelProto, *options: str) -> set[str]:
-    """The layers of the compiled network that are computed this way."""
+LARGE = Picture(9, 70, (64, 75), (128, 150))
+
+
+@cache
+def followed(keep: bool = False) -> Case:
+    """Large maps that one pointwise convolution reads; with `keep` they are outputs, too, so that
+    two convolutions cannot become one kernel."""
+    b = Builder()
+    for p in (LARGE, replace(LARGE, n=64, resize=CORNERS)):
+        r = b.resized(p, sizes=True)
+        m = b.node("Relu", b.convolution(p, r, p.n, True))
+        point = Picture(p.n, 21, p.to, p.to, taps=(1, 1), pads=(0, 0, 0, 0))
+        y = b.convolution(point, m, 21 if p is LARGE else 5, bias=p is LARGE)
+        b.outputs.append(y if p is LARGE else b.node("Abs", y))
+        if keep:
+            b.outputs.append(m)
+    return b.case("followed")
+
+
+def schedule(model: onnx.ModelProto, *options: str) -> list[dict[str, Any]]:
+    """The steps of the compiled network."""
     with tempfile.TemporaryDirectory(prefix="moecc-resize-") as name:
         path, out = Path(name) / "model.onnx", Path(name) / "out"
         onnx.save(model, str(path))
         command = [str(MOECC), "compile", str(path), "-o", str(out), "--quiet", *options]
         subprocess.run(command, check=True, capture_output=True)
         report = json.loads((out / "report.json").read_text())
-    steps = [s for task in report["tasks"] for s in task["schedule"] if "node" in s]
-    return {s["node"] for s in steps if s["operator"] == "ResizeConv"}
+    return [s for task in report["tasks"] for s in task["schedule"] if "node" in s]
+
+
+def layers(model: onnx.ModelProto, *options: str) -> set[str]:
+    """The layers of the compiled network that are computed this way."""
+    return {s["node"] for s in schedule(model, *options) if s["operator"] == "ResizeConv"}
 
 
 @pytest.mark.parametrize("engine", ["tcc", "cc"])
-@pytest.mark.parametrize("case", [pictures(), shared()], ids=lambda c: c.name)
+@pytest.mark.parametrize("case", [pictures(), shared(), followed()], ids=lambda c: c.name)
 def test_resize_conv(case: Case, engine: str) -> None:
     assert verify(case, engine) == ""
 
@@ -172,3 +197,47 @@ def test_all_are_taken() -> None:
     """All of the pictures go this way, unless told otherwise."""
     assert len(layers(taken())) == len(PICTURES)
     assert not layers(taken(), "--no-resizeconv")
+
+
+def joined(model: onnx.ModelProto) -> int:
+    """How many pointwise convolutions are computed with the one before."""
+    return sum(s["kernel"].startswith("resize_conv_point") for s in schedule(model))
+
+
+def test_pointwise_is_joined() -> None:
+    """Unless the map is small, or others read it."""
+    assert joined(followed().model) == 2
+    assert joined(followed(keep=True).model) == 0
+    assert joined(pictures().model) == 0
+
+
+def computed(case: Case, engine: str, folder: Path, *options: str) -> list[bytes]:
+    """The outputs' bits, those that maps are left out."""
+    folder.mkdir()
+    onnx.save(case.model, str(folder / "model.onnx"))
+    command = [
+        str(MOECC),
+        "run",
+        str(folder / "model.onnx"),
+        "--engine",
+        engine,
+        "-o",
+        str(folder),
+        "--quiet",
+    ]
+    for name, value in zip([i.name for i in case.model.graph.input], case.inputs, strict=True):
+        np.save(folder / f"{name}.npy", value)
+        command += ["--input", f"{name}={folder / name}.npy"]
+    subprocess.run([*command, *options], check=True, capture_output=True)
+    wanted = [o.name for o in case.model.graph.output]
+    return [np.load(folder / f"{name}.npy").tobytes() for name in wanted]
+
+
+@pytest.mark.parametrize("engine", ["tcc", "cc"])
+def test_joined_to_the_bit(engine: str, tmp_path: Path) -> None:
+    """One kernel or two, one thread or three: the same bits."""
+    apart = computed(followed(keep=True), engine, tmp_path / "apart")
+    together = computed(followed(), engine, tmp_path / "together")
+    threads = computed(followed(), engine, tmp_path / "threads", "--threads", "3")
+    assert together == apart[::2]
+    assert threads == together

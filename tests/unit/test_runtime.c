@@ -1,4 +1,5 @@
-/* Contexts, the thread pool and the loader thread. Thread creation is injected, so that each in turn is refused. */
+/* Contexts, the thread pool and the loader thread. Thread creation is injected, so that each in turn is refused, and
+ * workers can be kept from running. */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <unistd.h>
@@ -10,9 +11,27 @@
 
 static int threads_allowed = 1000;
 
+/* Threads made while the gate is shut begin when it opens, as if they got no processor until then. */
+static atomic_int gate_shut, late; /* late: how many have begun since */
+typedef struct {
+  void *(*body)(void *);
+  void *arg;
+} Late;
+
+static void *begin_late(void *arg) {
+  const Late l = *(Late *)arg;
+  free(arg);
+  while (gate_shut) usleep(200);
+  late++;
+  return l.body(l.arg);
+}
+
 static int injected_create(pthread_t *t, const pthread_attr_t *a, void *(*body)(void *), void *arg) {
   if (threads_allowed-- <= 0) return 11; /* EAGAIN */
-  return pthread_create(t, a, body, arg);
+  if (!gate_shut) return pthread_create(t, a, body, arg);
+  Late *l = malloc(sizeof *l);
+  *l = (Late){body, arg};
+  return pthread_create(t, a, begin_late, l);
 }
 
 #define pthread_create injected_create
@@ -231,12 +250,53 @@ static void workers_spin_and_sleep_in_turn(void **state) {
   unsigned random = 1;
   for (int i = 0; i < 3000; i++) {
     random = random * 1664525u + 1013904223u;
-    const uint64_t until = now_ns() + (random >> 16) % 60000;
+    const uint64_t until = now_ns() + (random >> 16) % (2 * LONGEST_SPIN);
     while (i % 3 == 0 && now_ns() < until) spin_pause();
     run_loop(pool, ITEMS, got);
   }
   moecc_threads_stop(memory);
   free(memory);
+}
+
+/* Workers without a processor keep nobody waiting: whoever is there computes their shares, with the same bits. */
+static void late_workers_keep_nobody_waiting(void **state) {
+  (void)state;
+  static float expected[ITEMS], got[ITEMS];
+  run_loop(NULL, ITEMS, expected);
+  for (unsigned threads = 2; threads <= 4; threads++) {
+    void *memory = room_for(moecc_threads_bytes());
+    gate_shut = 1;
+    late = 0;
+    const moecc_pool *pool = moecc_threads_start(memory, threads);
+    for (int i = 0; i < 400; i++) {
+      memset(got, 0, sizeof got);
+      run_loop(pool, ITEMS, got);
+      assert_memory_equal(got, expected, sizeof got);
+      if (i == 199) {
+        assert_int_equal(late, 0);
+        gate_shut = 0; /* they come while loops are running, having missed many */
+      }
+    }
+    moecc_threads_stop(memory);
+    assert_int_equal(late, threads - 1);
+    free(memory);
+  }
+}
+
+/* A worker that moves away from a processor may use the same ones as before. */
+static void moving_keeps_the_processors(void **state) {
+  (void)state;
+  cpu_set_t before, after;
+  int moved = 0;
+  assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
+  for (int i = 0; i < 100; i++) {
+    const size_t here = processor();
+    leave_processor(here);
+    moved += processor() != here;
+    assert_int_equal(sched_getaffinity(0, sizeof after, &after), 0);
+    assert_true(CPU_EQUAL(&before, &after));
+  }
+  if (CPU_COUNT(&before) > 1) assert_true(moved > 0);
 }
 
 static double processor_seconds(void) {
@@ -439,6 +499,8 @@ int main(void) {
       cmocka_unit_test(threads_are_capped),
       cmocka_unit_test(sleeping_workers_wake),
       cmocka_unit_test(workers_spin_and_sleep_in_turn),
+      cmocka_unit_test(late_workers_keep_nobody_waiting),
+      cmocka_unit_test(moving_keeps_the_processors),
       cmocka_unit_test(idle_workers_use_no_processor),
       cmocka_unit_test(two_callers_may_share_a_pool),
       TEST(a_loader_delivers_like_its_source),
