@@ -3,9 +3,9 @@
  * strides, or NULL. causal: query t sees keys 0 ... t only. Any sizes >= 1. factor: NULL, or what scale is multiplied by
  * in each head. least > 0: cosine attention, rows of q and k are divided by their length, or by `least` if that is more.
  * A thread packs k (transposed, in panels of NR columns) and v (in panels of VN columns, if it must: `in_place`) of a
- * head when it comes to it, then takes at most `block` queries at a time against all keys: scores in tiles of MR by NR, their softmax, the values
- * in tiles of VR by VN. The sum of the exponentials divides at the end. Scratch of a thread, scratch_size floats:
- * what is packed, `block` rows of scores, score_row apart, and three numbers for each of these rows.
+ * head when it comes to it, then takes at most `block` queries at a time against all keys: scores in tiles of MR by NR,
+ * their softmax, the values in tiles of VR by VN. The sum of the exponentials divides at the end. Scratch of a thread,
+ * scratch_size floats: what is packed, `block` rows of scores, score_row apart, and three numbers for each of these rows.
  */
 #include "defaults.h"
 /* holes */

@@ -27,11 +27,13 @@ static double plan_cost(const Target *t, const Plan *plan, const int64_t *table,
 
 enum { WAY = 4096 }; /* bytes after which the sets of L1 repeat */
 
-/* Are the values read where they lie: rows of whole panels, which do not all begin in the same set of L1? For few queries
- * it is quicker to pack them, which brings them near in one go. */
-static bool in_place(const View *v, Tile tile, int64_t queries) {
+/* Are the values read where they lie: rows of whole panels, which do not all begin in the same set of L1, and are near
+ * enough to one another to stay in L2? For few queries it is quicker to pack them, which brings them near in one go. */
+static bool in_place(const Target *t, const View *v, Tile tile, int64_t queries) {
   enum { FEW = 128 };
-  return queries >= FEW && v->dim[3] % tile.nr == 0 && v->stride[2] >= v->dim[3] && v->stride[2] * 4 % WAY != 0;
+  int64_t row = v->stride[2] * 4;
+  return queries >= FEW && v->dim[3] % tile.nr == 0 && v->stride[2] >= v->dim[3] && row % WAY != 0 &&
+         v->dim[2] * row <= t->l2 / 2;
 }
 
 /* Scores of a block stay in most of L1 if they can; rows must not all begin in the same set of it. */
@@ -51,7 +53,7 @@ static Plan plan_attention(Program *p, const int64_t *table, const View *v) {
     least = cost;
     plan.block = block;
   }
-  int64_t values = in_place(v, plan.value, queries) ? 0 : round_up(width, plan.value.nr) * keys;
+  int64_t values = in_place(t, v, plan.value, queries) ? 0 : round_up(width, plan.value.nr) * keys;
   int64_t packed = round_up(keys, plan.score.nr) * depth + values;
   plan.scratch = round_up(packed + plan.block * (plan.score_row + 3), 16);
   return plan;
@@ -101,7 +103,7 @@ void lower_attention(Program *p, Node *n) {
   } else {
     low_null(s, DT_F32);
   }
-  table[25] = in_place(&v, plan.value, queries);
+  table[25] = in_place(p->target, &v, plan.value, queries);
   low_write(s, &y);
   low_scratch_each(s, DT_F32, plan.scratch * 4);
   low_table(s, table, sizeof table / sizeof *table);

@@ -34,20 +34,12 @@ from onnx import numpy_helper
 from torch import Tensor
 
 from m3vit.lower import BODIES, FORMS, lower
-from m3vit.model import PRESETS, TASK_SETS, M3ViT, M3ViTConfig, MoE, Task, routed
+from m3vit.model import PRESETS, M3ViT, M3ViTConfig, MoE, routed
+from m3vit.tasks import KINDS, MEAN, STD, TASK_SETS, Task
 
 TOLERANCE = 1e-5  # of an output's largest value
 MARGIN = 1e-6  # closer scores than this may be ordered differently in float32
 PICTURES = 16  # tried until the margin is met
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-KINDS = {
-    "semseg": "labels classes={channels}",
-    "human_parts": "labels classes={channels}",
-    "sal": "mask",
-    "edge": "edge",
-    "normals": "normals",
-    "depth": "depth unit=m",
-}
 
 
 class ExportError(Exception):
@@ -298,7 +290,7 @@ def describe(model: onnx.ModelProto, config: M3ViTConfig) -> None:
         bind = f" bind=task_id:{number}" if config.routing == "conditioned" else ""
         notes[f"moecc.task.{task.name}"] = f"outputs={task.name}{bind}"
         if task.name in KINDS and config.decoder == "up":
-            notes[f"moecc.output.{task.name}"] = KINDS[task.name].format(channels=task.channels)
+            notes[f"moecc.output.{task.name}"] = KINDS[task.name].picture.format(channels=task.channels)
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, notes)
 

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from m3vit.tasks import TASK_SETS, Task
+
 GATES = ("noisy_vmoe", "noisy")
 ROUTINGS = ("multi", "conditioned")
 DECODERS = ("up", "none")
@@ -27,26 +29,6 @@ DECODERS = ("up", "none")
 
 # --------------------------------------------------------------------------------------
 # Configuration
-
-
-@dataclass(frozen=True)
-class Task:
-    """A task is a decoder: its name and how many channels it predicts."""
-
-    name: str
-    channels: int
-
-
-def tasks(**channels: int) -> tuple[Task, ...]:
-    return tuple(Task(name, n) for name, n in channels.items())
-
-
-TASK_SETS: dict[str, tuple[Task, ...]] = {
-    "pascal": tasks(semseg=21, human_parts=7, sal=2, edge=1, normals=3),
-    "nyud": tasks(semseg=40, depth=1, normals=3, edge=1),
-    "cityscapes": tasks(semseg=19, depth=1),
-    "scene": tasks(semseg=21, depth=1, normals=3, edge=1, sal=2),
-}
 
 
 @dataclass(frozen=True)
@@ -208,6 +190,7 @@ class MoE(nn.Module):
         self.experts = Experts(config.experts, config.dim, int(config.dim * config.expert_ratio))
         self.mix: Callable[[MoE, Tensor, Tensor], Tensor] = routed
         self.balance_loss: Tensor | None = None  # of one training pass, summed over tasks
+        self.total: Callable[[Tensor], Tensor] = _alone  # over processes that share a batch
 
     def choose(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Weights and indices [T, k] of the experts of each token."""
@@ -245,7 +228,11 @@ class MoE(nn.Module):
                 inside, best[:, self.top_k :], best[:, self.top_k - 1 : self.top_k]
             )
             load = torch.special.ndtr((clean - threshold) / spread).sum(0)
-        return _cv_squared(importance) + _cv_squared(load)
+        return _cv_squared(self.total(importance)) + _cv_squared(self.total(load))
+
+
+def _alone(x: Tensor) -> Tensor:
+    return x
 
 
 def _cv_squared(x: Tensor) -> Tensor:
@@ -452,8 +439,12 @@ class M3ViT(nn.Module):
     def moe_layers(self) -> Mapping[str, MoE]:
         return {name: m for name, m in self.named_modules() if isinstance(m, MoE)}
 
-    def balance_loss(self) -> Tensor:
-        """Sum over layers and tasks of the last training pass."""
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        return self.config.tasks
+
+    def auxiliary_loss(self) -> Tensor:
+        """The experts' balance: sum over layers and tasks of the last training pass."""
         losses = [m.balance_loss for m in self.moe_layers().values() if m.balance_loss is not None]
         return torch.stack(losses).sum() if losses else torch.zeros(())
 

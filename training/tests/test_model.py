@@ -132,11 +132,11 @@ def test_training_pass_gives_gradients_to_all(micro: Any, gate: str) -> None:
     torch.manual_seed(0)
     model = micro(gate=gate, height=64, width=96).train()
     out = model(torch.randn(2, 3, 64, 96))
-    loss = sum(o.square().mean() for o in out.values()) + model.balance_loss()
+    loss = sum(o.square().mean() for o in out.values()) + model.auxiliary_loss()
     loss.backward()
     missing = [n for n, p in model.named_parameters() if p.grad is None]
     assert missing == []
-    assert float(model.balance_loss().detach()) > 0
+    assert float(model.auxiliary_loss().detach()) > 0
 
 
 def test_balance_loss_is_least_when_the_load_is_even(micro: Any) -> None:
