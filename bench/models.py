@@ -22,7 +22,7 @@ from bench.networks import NETWORKS, ROOT, Network, stamp
 
 sys.path.insert(0, str(ROOT / "tests/models"))
 import transformer_nets as library
-from m3vit_package import export, lower, model
+from m3vit_package import TASK_SETS, export, lower, model, task_set
 
 from bench.modules import InOrder, Layer
 
@@ -78,7 +78,7 @@ def _closest_choice(net: model.M3ViT, image: Tensor) -> float:
 
 
 def m3vit(preset: str, decoder: str, tasks: str) -> Made:
-    chosen = model.TASK_SETS["pascal"][: 1 if tasks == "one" else None]
+    chosen = TASK_SETS["pascal"][: 1 if tasks == "one" else None]
     torch.manual_seed(0)
     net = model.M3ViT(model.M3ViTConfig.preset(preset, decoder=decoder, tasks=chosen)).eval()
     pictures = (export.example_inputs(net, seed) for seed in range(CANDIDATES))
@@ -94,7 +94,7 @@ def m3vit(preset: str, decoder: str, tasks: str) -> Made:
 
 def layer(tokens: int, dim: int, width: int, experts: int, top_k: int) -> Made:
     """Between an input and an output, all of its tokens well away from a tie."""
-    config = model.M3ViTConfig(dim=dim, heads=1, experts=experts, top_k=top_k, expert_ratio=width / dim, tasks=model.tasks(y=1))
+    config = model.M3ViTConfig(dim=dim, heads=1, experts=experts, top_k=top_k, expert_ratio=width / dim, tasks=task_set(y=1))
     torch.manual_seed(0)
     net = Layer(model.MoE(config)).eval()
     model.initialise(net)

@@ -32,6 +32,7 @@ SOURCES = (
     "training/m3vit/export.py",
     "training/m3vit/lower.py",
     "training/m3vit/model.py",
+    "training/m3vit/moe.py",
     "tests/models/transformer_nets.py",
     "tests/models/weights.py",
 )

@@ -251,9 +251,7 @@ def _answers(x: Tensor) -> tuple[Any, ...]:
     )
 
 
-def _whole(
-    i: Tensor, j: Tensor, small: Tensor, mask: Tensor, picture: Tensor
-) -> tuple[Tensor, ...]:
+def _whole(i: Tensor, j: Tensor, small: Tensor, mask: Tensor, picture: Tensor) -> tuple[Tensor, ...]:
     """Arithmetic of integers, logic, and a picture of bytes."""
     return (
         i // j,
@@ -484,9 +482,7 @@ NETS: dict[str, Extra] = {
     "volume": Extra(_volume, _normal((1, 2, 8, 12, 10)), 18),
     "line": Extra(_line, _normal((2, 3, 50)), 14, True),
     "heads": Extra(Heads, _heads_inputs, 23),
-    "attention-groups": Extra(
-        _function(_attention_of_groups), _normal((1, 4, 5, 8), (1, 2, 5, 8), (1, 2, 5, 8)), 23
-    ),
+    "attention-groups": Extra(_function(_attention_of_groups), _normal((1, 4, 5, 8), (1, 2, 5, 8), (1, 2, 5, 8)), 23),
     "einsum": Extra(_function(_einsum), _normal((2, 3, 4, 5), (2, 3, 6, 5), (2, 3, 4, 4)), 18),
     "answers": Extra(_function(_answers), _normal((4, 6, 5))),
     "whole": Extra(_function(_whole), _whole_inputs),
@@ -716,6 +712,4 @@ def make(name: str) -> Network:
     export.strip(model)
     given: dict[str, Array] = {k: np.asarray(v.numpy()) for k, v in zip(inputs, args, strict=True)}
     kept = {i.name for i in model.graph.input}
-    return Network(
-        model, [({k: v for k, v in given.items() if k in kept}, _as_declared(model, results))]
-    )
+    return Network(model, [({k: v for k, v in given.items() if k in kept}, _as_declared(model, results))])

@@ -15,7 +15,7 @@ import onnx
 import torch
 from PIL import Image
 
-from m3vit_package import TRAINING, export, lower, model
+from m3vit_package import MEAN, STD, TASK_SETS, TRAINING, export, lower, model, task_set
 from testset import ROUTING_MARGIN, Array, Network, expected
 from weights import randomise
 
@@ -40,7 +40,7 @@ _BASE: dict[str, Any] = {
     "top_k": 2,
     "expert_ratio": 1.0,
     "head_width": 16,
-    "tasks": model.tasks(semseg=5, depth=1),
+    "tasks": task_set(semseg=5, depth=1),
 }
 
 
@@ -57,8 +57,8 @@ class Case:
 
 CASES: dict[str, Case] = {
     "plain": Case({}, runs=2, forms=tuple(FORMS), quick=True),
-    "seed1": Case({"tasks": model.TASK_SETS["pascal"]}, seed=1),
-    "one-task": Case({"tasks": model.tasks(depth=1)}, seed=2),
+    "seed1": Case({"tasks": TASK_SETS["pascal"]}, seed=1),
+    "one-task": Case({"tasks": task_set(depth=1)}, seed=2),
     # No dimension a multiple of a vector's width, not even the head's.
     "odd": Case(
         {
@@ -71,7 +71,7 @@ CASES: dict[str, Case] = {
             "expert_ratio": 1.4,
             "mlp_ratio": 1.7,
             "head_width": 13,
-            "tasks": model.tasks(semseg=7, normals=3),
+            "tasks": task_set(semseg=7, normals=3),
         },
         seed=3,
         forms=("moe", "dense", "routed", "function", "function-routed"),
@@ -99,7 +99,7 @@ CASES: dict[str, Case] = {
             "heads": 2,
             "experts": 8,
             "head_width": 8,
-            "tasks": model.tasks(semseg=3),
+            "tasks": task_set(semseg=3),
         },
         seed=5,
     ),
@@ -128,7 +128,7 @@ CASES: dict[str, Case] = {
         {
             "routing": "conditioned",
             "gate_task_specific_dim": 8,
-            "tasks": model.tasks(semseg=5, depth=1, edge=1),
+            "tasks": task_set(semseg=5, depth=1, edge=1),
         },
         seed=13,
         runs=3,
@@ -143,7 +143,7 @@ CASES: dict[str, Case] = {
 FULL: dict[str, dict[str, Any]] = {
     "nano": {},
     "tiny": {},
-    "small": {"tasks": model.TASK_SETS["pascal"][:1]},
+    "small": {"tasks": TASK_SETS["pascal"][:1]},
 }
 
 
@@ -227,7 +227,7 @@ def photo(config: model.M3ViTConfig) -> torch.Tensor:
     with Image.open(TRAINING.parent / "examples" / "photo.jpg") as image:
         size = (config.width, config.height)
         pixels = np.asarray(image.convert("RGB").resize(size, Image.Resampling.BILINEAR))
-    normalised = (pixels / 255 - export.MEAN) / export.STD
+    normalised = (pixels / 255 - np.array(MEAN)) / np.array(STD)
     return torch.tensor(normalised.transpose(2, 0, 1)[None].copy(), dtype=torch.float32)
 
 

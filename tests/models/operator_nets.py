@@ -75,9 +75,7 @@ LAYERS: dict[str, Layer] = {
     "qmoe-2-block": Layer(15, activation="gelu", bits=2, block=16, normalise=True),
     "qmoe-4-zero-points": Layer(16, activation="gelu", bits=4, zero_points=True, biases=False),
     "qmoe-8-zero-points": Layer(17, activation="silu", bits=8, zero_points=True, normalise=True),
-    "qmoe-4-block-zero-points": Layer(
-        18, activation="gelu", bits=4, block=16, zero_points=True, normalise=True
-    ),
+    "qmoe-4-block-zero-points": Layer(18, activation="gelu", bits=4, block=16, zero_points=True, normalise=True),
     "qmoe-8-block-zero-points": Layer(19, bits=8, block=16, zero_points=True, k=5),
     "qmoe-2-block-zero-points": Layer(20, bits=2, block=16, zero_points=True, k=1, normalise=True),
     "qmoe-4-swiglu": Layer(21, **_SWIGLU, swiglu_fusion=1, bits=4, block=16, normalise=True),

@@ -60,9 +60,7 @@ def test_m3vit_networks() -> None:
             assert worst_error(network) < 2e-6
 
 
-@pytest.mark.parametrize(
-    ("name", "counts"), [("herd", {2}), ("herd-of-two", {0, 3}), ("unloved", {0, 2, 3, 5})]
-)
+@pytest.mark.parametrize(("name", "counts"), [("herd", {2}), ("herd-of-two", {0, 3}), ("unloved", {0, 2, 3, 5})])
 def test_crafted_routers_do_as_they_are_said_to(name: str, counts: set[int]) -> None:
     case = m3vit_nets.CASES[name]
     net = m3vit_nets.build(case)

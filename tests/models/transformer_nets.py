@@ -318,9 +318,7 @@ class Float64(TorchFunctionMode):
         return func(*map(widen, args), **kwargs)
 
 
-def _draw(
-    shapes: Mapping[str, tuple[int, ...]], vocabulary: int, generator: torch.Generator
-) -> dict[str, Tensor]:
+def _draw(shapes: Mapping[str, tuple[int, ...]], vocabulary: int, generator: torch.Generator) -> dict[str, Tensor]:
     inputs: dict[str, Tensor] = {}
     for name, shape in shapes.items():
         if name == "pixel_values":
@@ -341,9 +339,7 @@ class _Margins:
     def __init__(self, net: nn.Module) -> None:
         self.smallest = math.inf
         self._hooks = [
-            m.register_forward_hook(self._see)
-            for m in net.modules()
-            if type(m).__name__.endswith("TopKRouter")
+            m.register_forward_hook(self._see) for m in net.modules() if type(m).__name__.endswith("TopKRouter")
         ]
 
     def _see(self, module: nn.Module, args: Any, result: Any) -> None:

@@ -60,13 +60,10 @@ class Operator:
 
 def supported_operators() -> dict[tuple[str, str], Operator]:
     """What `moecc ops --json` says, by domain and name."""
-    text = subprocess.run(
-        [str(MOECC), "ops", "--json"], check=True, capture_output=True, text=True
-    ).stdout
+    text = subprocess.run([str(MOECC), "ops", "--json"], check=True, capture_output=True, text=True).stdout
     rows = json.loads(text)
     operators = [
-        Operator(r["op"], r["domain"], r["since"], r["until"], frozenset(r["types"].split(", ")))
-        for r in rows
+        Operator(r["op"], r["domain"], r["since"], r["until"], frozenset(r["types"].split(", "))) for r in rows
     ]
     return {(o.domain, o.name): o for o in operators}
 
@@ -101,16 +98,10 @@ def verify(case: Case, engine: str = "tcc") -> str:
         ]
         command += ["--rtol", str(case.rtol), "--atol", str(case.atol)]
         try:
-            done = subprocess.run(
-                command, check=False, capture_output=True, text=True, timeout=120, errors="replace"
-            )
+            done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, errors="replace")
         except subprocess.TimeoutExpired:
             return "took longer than two minutes"
-    return (
-        ""
-        if done.returncode == 0
-        else f"status {done.returncode}: {done.stderr}{done.stdout}".strip()
-    )
+    return "" if done.returncode == 0 else f"status {done.returncode}: {done.stderr}{done.stdout}".strip()
 
 
 def verify_all(cases: list[Case]) -> dict[str, str]:
@@ -123,9 +114,7 @@ def constant_inputs(case: Case, names: set[str]) -> Case:
     """The same case with some graph inputs turned into constants of the model."""
     model = onnx.ModelProto()
     model.CopyFrom(case.model)
-    kept = [
-        (v, a) for v, a in zip(model.graph.input, case.inputs, strict=True) if v.name not in names
-    ]
+    kept = [(v, a) for v, a in zip(model.graph.input, case.inputs, strict=True) if v.name not in names]
     for value, array in zip(list(model.graph.input), case.inputs, strict=True):
         if value.name in names:
             model.graph.initializer.append(numpy_helper.from_array(np.asarray(array), value.name))

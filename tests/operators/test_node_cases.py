@@ -112,10 +112,7 @@ def claimed(model: onnx.ModelProto, operators: dict[tuple[str, str], Operator]) 
         operator = operators.get((node.domain, node.op_type))
         if operator is None or not operator.since <= versions[node.domain] <= operator.until:
             return False
-        if any(
-            a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.SPARSE_TENSOR)
-            for a in node.attribute
-        ):
+        if any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.SPARSE_TENSOR) for a in node.attribute):
             return False
         main = MAIN_OPERAND.get(node.op_type, 0)
         main_type = by_name.get(node.input[main]) if main < len(node.input) else None
@@ -135,10 +132,7 @@ def attention_feature(node: onnx.NodeProto, values: dict[str, np.ndarray]) -> st
         return "Attention with softcap"
     if max(attributes.get("left_window_size", -1), attributes.get("right_window_size", -1)) >= 0:
         return "Attention with a window"
-    if (
-        attributes.get("is_causal")
-        and values[node.input[0]].shape[-2] != values[node.input[1]].shape[-2]
-    ):
+    if attributes.get("is_causal") and values[node.input[0]].shape[-2] != values[node.input[1]].shape[-2]:
         return "Attention causal over keys more or fewer than queries"
     return None
 
@@ -169,9 +163,7 @@ def shaping_inputs(model: onnx.ModelProto, base: onnx.ModelProto) -> set[str]:
     """Graph inputs that must be constant; an expanded case has those of the case it expands."""
     found: set[str] = set()
     for node in [*base.graph.node, *model.graph.node]:
-        found.update(
-            node.input[i] for i in CONSTANT_OPERANDS.get(node.op_type, ()) if i < len(node.input)
-        )
+        found.update(node.input[i] for i in CONSTANT_OPERANDS.get(node.op_type, ()) if i < len(node.input))
     return {v.name for v in model.graph.input} & found
 
 

@@ -55,29 +55,18 @@ def make(
     graph = helper.make_graph(
         [node],
         name,
-        [
-            helper.make_tensor_value_info(n, t, x.shape)
-            for n, t, x in zip(in_names, kind, inputs, strict=True)
-        ],
+        [helper.make_tensor_value_info(n, t, x.shape) for n, t, x in zip(in_names, kind, inputs, strict=True)],
         [helper.make_empty_tensor_value_info(n) for n in out_names],
-        [
-            numpy_helper.from_array(c, n)
-            for n, c in zip(constant_names, constants, strict=True)
-            if c is not None
-        ],
+        [numpy_helper.from_array(c, n) for n, c in zip(constant_names, constants, strict=True) if c is not None],
     )
-    model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=IR_VERSION
-    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=IR_VERSION)
     feeds = dict(zip(in_names, inputs, strict=True))
     results = list(expected) if expected is not None else ReferenceEvaluator(model).run(None, feeds)
     del graph.output[:]
     for out, array in zip(out_names, results, strict=True):
         element = helper.np_dtype_to_tensor_dtype(np.asarray(array).dtype)
         graph.output.append(helper.make_tensor_value_info(out, element, np.asarray(array).shape))
-    model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=IR_VERSION
-    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=IR_VERSION)
     onnx.checker.check_model(model)
     return Case(f"{name}-{opset}", model, list(inputs), [np.asarray(r) for r in results])
 
@@ -99,9 +88,7 @@ def softmax_cases() -> list[Case]:
             for shape, axis in (((3, 4), 1), ((2, 3, 4), 1), ((2, 3, 4), 2), ((2, 3, 4), 0)):
                 x = data(*shape)
                 expected = [flat_softmax(x, axis, op == "LogSoftmax")]
-                cases.append(
-                    make(f"{op}-{len(shape)}d-{axis}", op, opset, [x], expected=expected, axis=axis)
-                )
+                cases.append(make(f"{op}-{len(shape)}d-{axis}", op, opset, [x], expected=expected, axis=axis))
             x = data(2, 3, 5)
             cases.append(
                 make(
@@ -158,9 +145,7 @@ def clip_cases() -> list[Case]:
                 [np.array(-1, np.float32), np.array(2, np.float32)],
             )
         )
-        cases.append(
-            make(f"clip-max-{len(shape)}d", "Clip", 12, [x], [None, np.array(2, np.float32)])
-        )
+        cases.append(make(f"clip-max-{len(shape)}d", "Clip", 12, [x], [None, np.array(2, np.float32)]))
     return cases
 
 
@@ -169,9 +154,7 @@ def pad_slice_split_cases() -> list[Case]:
     cases = []
     around = ((1, 0), (2, 1))
     expected = [np.pad(data(3, 4), around, constant_values=1.5)]
-    cases.append(
-        make("pad-value", "Pad", 7, [data(3, 4)], expected=expected, pads=[1, 2, 0, 1], value=1.5)
-    )
+    cases.append(make("pad-value", "Pad", 7, [data(3, 4)], expected=expected, pads=[1, 2, 0, 1], value=1.5))
     for mode in ("constant", "edge", "reflect"):
         expected = [np.pad(data(3, 4), around, mode=mode)]
         cases.append(
@@ -186,22 +169,12 @@ def pad_slice_split_cases() -> list[Case]:
             )
         )
         cases.append(make(f"pad-{mode}", "Pad", 11, [data(3, 4)], [ints(1, 2, 0, 1)], mode=mode))
-        cases.append(
-            make(f"pad-{mode}", "Pad", 13, [data(2, 3, 4)], [ints(0, 1, 1, 0, 2, 0)], mode=mode)
-        )
+        cases.append(make(f"pad-{mode}", "Pad", 13, [data(2, 3, 4)], [ints(0, 1, 1, 0, 2, 0)], mode=mode))
     x = data(4, 6)
-    cases.append(
-        make("slice", "Slice", 7, [x], expected=[x[1:3, 2:-1]], starts=[1, 2], ends=[3, -1])
-    )
-    cases.append(
-        make(
-            "slice-axes", "Slice", 9, [x], expected=[x[:, -3:]], starts=[-3], ends=[1000], axes=[1]
-        )
-    )
+    cases.append(make("slice", "Slice", 7, [x], expected=[x[1:3, 2:-1]], starts=[1, 2], ends=[3, -1]))
+    cases.append(make("slice-axes", "Slice", 9, [x], expected=[x[:, -3:]], starts=[-3], ends=[1000], axes=[1]))
     cases.append(make("slice", "Slice", 10, [x], [ints(3), ints(0), ints(0), ints(-2)]))
-    cases.append(
-        make("slice", "Slice", 11, [x], [ints(0, 5), ints(4, 0), ints(0, -1), ints(2, -2)])
-    )
+    cases.append(make("slice", "Slice", 11, [x], [ints(0, 5), ints(4, 0), ints(0, -1), ints(2, -2)]))
     for opset in (7, 11):
         cases.append(
             make(
@@ -215,9 +188,7 @@ def pad_slice_split_cases() -> list[Case]:
                 axis=0,
             )
         )
-        cases.append(
-            make("split-even", "Split", opset, [x], outputs=3, expected=np.split(x, 3, 1), axis=1)
-        )
+        cases.append(make("split-even", "Split", opset, [x], outputs=3, expected=np.split(x, 3, 1), axis=1))
     cases.append(make("split-even", "Split", 13, [x], outputs=2, expected=np.split(x, 2, 0)))
     cases.append(
         make(
@@ -236,9 +207,7 @@ def pad_slice_split_cases() -> list[Case]:
         order = np.argsort(-x, axis=-1, kind="stable")[..., :k]
         both = [np.take_along_axis(x, order, -1), order.astype(np.int64)]
         cases.append(make(f"topk-{len(shape)}d", "TopK", 7, [x], outputs=2, expected=both, k=k))
-        cases.append(
-            make(f"topk-{len(shape)}d", "TopK", 10, [x], [ints(k)], outputs=2, expected=both)
-        )
+        cases.append(make(f"topk-{len(shape)}d", "TopK", 10, [x], [ints(k)], outputs=2, expected=both))
         cases.append(
             make(
                 f"topk-{len(shape)}d",
@@ -346,11 +315,7 @@ def normalisation_cases() -> list[Case]:
         x, scale, bias = data(*shape), floats(1.0, 0.5, -2.0), floats(0.0, 1.0, 2.0)
         mean, variance = floats(0.1, -0.2, 0.3), floats(1.0, 2.0, 0.5)
         wide = [v.reshape([1, 3] + [1] * (len(shape) - 2)) for v in (scale, bias, mean, variance)]
-        expected = [
-            (wide[0] * (x - wide[2]) / np.sqrt(wide[3] + np.float32(1e-3)) + wide[1]).astype(
-                np.float32
-            )
-        ]
+        expected = [(wide[0] * (x - wide[2]) / np.sqrt(wide[3] + np.float32(1e-3)) + wide[1]).astype(np.float32)]
         constants = [scale, bias, mean, variance]
         cases.append(
             make(
@@ -383,9 +348,7 @@ def other_cases() -> list[Case]:
     """Gemm with a full addend, Scatter, Reshape, Max of two, Cast, Flatten, arithmetic."""
     a, b = data(3, 4), data(4, 2)
     cases = [
-        make(f"gemm-{bias.shape}", "Gemm", opset, [a], [b, bias])
-        for opset in (7, 9)
-        for bias in (data(3, 2), data(2))
+        make(f"gemm-{bias.shape}", "Gemm", opset, [a], [b, bias]) for opset in (7, 9) for bias in (data(3, 2), data(2))
     ]
     cases.append(make("max", "Max", 8, [a, a[::-1].copy()]))
     cases.append(make("min", "Min", 8, [a, data(4)]))
@@ -397,9 +360,7 @@ def other_cases() -> list[Case]:
         expected = np.zeros((3, 3), np.float32)
         expected[index[0], np.arange(3)] = updates[0]
         zeros = np.zeros((3, 3), np.float32)
-        cases.append(
-            make("scatter", "Scatter", opset, [zeros], [index, updates], expected=[expected])
-        )
+        cases.append(make("scatter", "Scatter", opset, [zeros], [index, updates], expected=[expected]))
     for op in ("Add", "Sub", "Mul", "Div"):
         cases.append(make(op.lower(), op, 7, [a, data(4)]))
         cases.append(make(f"{op.lower()}-3d", op, 13, [data(2, 3, 4), data(3, 1)]))

@@ -88,29 +88,22 @@ class ConvTranspose(OpRun):
     ONNX's own evaluator fails with groups.
     """
 
-    def _run(
-        self, x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None, **attributes: Any
-    ) -> tuple[np.ndarray]:
+    def _run(self, x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None, **attributes: Any) -> tuple[np.ndarray]:
         stride, step, pads = attributes["strides"], attributes["dilations"], attributes["pads"]
         extra, group, d = (
             attributes.get("output_padding"),
             attributes["group"],
             len(attributes["strides"]),
         )
-        last = [
-            (x.shape[2 + i] - 1) * stride[i] + (w.shape[2 + i] - 1) * step[i] + 1 for i in range(d)
-        ]
+        last = [(x.shape[2 + i] - 1) * stride[i] + (w.shape[2 + i] - 1) * step[i] + 1 for i in range(d)]
         full = np.zeros((x.shape[0], w.shape[1] * group, *(n + 8 for n in last)))
         c, n = x.shape[1] // group, w.shape[1]
         for g in range(group):
             here = x[:, g * c : (g + 1) * c].astype(np.float64)
             for t in np.ndindex(*w.shape[2:]):
-                spread = np.einsum(
-                    "bc...,cn->bn...", here, w[(slice(g * c, (g + 1) * c), slice(None), *t)]
-                )
+                spread = np.einsum("bc...,cn->bn...", here, w[(slice(g * c, (g + 1) * c), slice(None), *t)])
                 to = tuple(
-                    slice(t[i] * step[i], t[i] * step[i] + x.shape[2 + i] * stride[i], stride[i])
-                    for i in range(d)
+                    slice(t[i] * step[i], t[i] * step[i] + x.shape[2 + i] * stride[i], stride[i]) for i in range(d)
                 )
                 full[(slice(None), slice(g * n, (g + 1) * n), *to)] += spread
         end = [last[i] - pads[d + i] + (extra[i] if extra else 0) for i in range(d)]
@@ -143,29 +136,20 @@ class Builder:
 
     def node(self, op: str, *inputs: str, **attributes: Any) -> str:
         name = f"v{len(self.nodes)}"
-        self.nodes.append(
-            helper.make_node(op, inputs, [name], name=f"n{len(self.nodes)}", **attributes)
-        )
+        self.nodes.append(helper.make_node(op, inputs, [name], name=f"n{len(self.nodes)}", **attributes))
         return name
 
     def convolution(self, w: Window, x: str, transposed: bool, bias: bool) -> str:
         shape = (w.c, w.n // w.group) if transposed else (w.n, w.c // w.group)
         operands = [x, self.constant(*shape, *w.taps)] + ([self.constant(w.n)] if bias else [])
         more = {"output_padding": [w.extra] * len(w.taps)} if w.extra else {}
-        return self.node(
-            "ConvTranspose" if transposed else "Conv", *operands, **w.attributes(), **more
-        )
+        return self.node("ConvTranspose" if transposed else "Conv", *operands, **w.attributes(), **more)
 
     def case(self, name: str) -> Case:
-        inputs = [
-            helper.make_tensor_value_info(n, TensorProto.FLOAT, v.shape)
-            for n, v in self.inputs.items()
-        ]
+        inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, v.shape) for n, v in self.inputs.items()]
         outputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in self.outputs]
         graph = helper.make_graph(self.nodes, name, inputs, outputs, self.constants)
-        model = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
-        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
         expected = cast(
             list[np.ndarray],
             ReferenceEvaluator(model, new_ops=[ConvTranspose]).run(None, self.inputs),
@@ -203,13 +187,9 @@ def joined() -> Case:
     fine = b.node("Relu", b.convolution(Window(6, 7, (10, 8), (3, 3), pad=1), twice, False, False))
     point = b.convolution(Window(6, 21, (10, 8), (1, 1)), twice, False, True)
     all_channels = b.node("Concat", up, big, fine, point, twice, axis=1)
-    b.outputs.append(
-        b.convolution(Window(61, 10, (10, 8), (3, 3), pad=1), all_channels, False, True)
-    )
+    b.outputs.append(b.convolution(Window(61, 10, (10, 8), (3, 3), pad=1), all_channels, False, True))
     lower = b.convolution(Window(6, 10, (10, 8), (3, 3), pad=1), twice, False, True)
-    lines = b.node(
-        "Concat", b.convolution(Window(6, 10, (10, 8), (1, 1)), twice, False, True), lower, axis=2
-    )
+    lines = b.node("Concat", b.convolution(Window(6, 10, (10, 8), (1, 1)), twice, False, True), lower, axis=2)
     b.outputs.append(b.node("MaxPool", lines, kernel_shape=[2, 2], strides=[2, 2]))
     return b.case("joined")
 

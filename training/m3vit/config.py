@@ -6,11 +6,11 @@ The keys of `model` are those of zoo.py, with the names of M³ViT's own switches
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -19,6 +19,23 @@ from m3vit.tasks import KINDS, Task
 
 class ConfigError(ValueError):
     """What is wrong with a configuration, and where."""
+
+
+def _one_of(key: str, value: str, *known: str) -> None:
+    if value not in known:
+        raise ConfigError(f"{key} is one of {', '.join(known)}, not {value!r}")
+
+
+def _at_least(least: float, of: Any, where: str, *keys: str) -> None:
+    for key in keys:
+        if not getattr(of, key) >= least:
+            raise ConfigError(f"{where}{key} must be at least {least:g}, not {getattr(of, key)}")
+
+
+def _below(limit: float, of: Any, where: str, *keys: str) -> None:
+    for key in keys:
+        if not 0 <= getattr(of, key) < limit:
+            raise ConfigError(f"{where}{key} must be from 0 to less than {limit:g}, not {getattr(of, key)}")
 
 
 @dataclass(frozen=True)
@@ -34,31 +51,48 @@ class DataConfig:
     workers: int = 0  # processes that prepare samples; 0: the training process does
     augment: bool = True
 
+    def __post_init__(self) -> None:
+        _one_of("data.name", self.name, "rooms", "nyud", "pascal", "cityscapes")
+        _at_least(1, self, "data.", "height", "width")
+        _at_least(0, self, "data.", "train", "val", "seed", "workers")
+
 
 @dataclass(frozen=True)
 class OptimiserConfig:
     name: str = "sgd"  # sgd, adamw
     lr: float = 0.002
-    momentum: float = 0.9
+    momentum: float = 0.9  # adamw: its first beta
     weight_decay: float = 1e-4
     schedule: str = "poly"  # poly: (1 - t)^0.9, cosine, constant
     warmup: float = 0.0  # share of the run in which lr rises from 0
     clip: float = 0.0  # norm of the gradient at most; 0: any
 
+    def __post_init__(self) -> None:
+        _one_of("optimiser.name", self.name, "sgd", "adamw")
+        _one_of("optimiser.schedule", self.schedule, "poly", "cosine", "constant")
+        _at_least(0, self, "optimiser.", "lr", "weight_decay", "clip")
+        _below(1, self, "optimiser.", "momentum", "warmup")
+
 
 @dataclass(frozen=True)
 class TrainConfig:
     epochs: int = 100
-    batch: int = 8  # pictures in a step, of all processes together
+    batch: int = 8  # pictures in a step, of all passes and processes together
     accumulate: int = 1  # passes that make a step
     precision: str = "float32"  # float32, bfloat16, float16 (graphics cards)
     seed: int = 0
     balance: float = 0.01  # weight of the experts' balance loss
     expert_parallel: bool = True  # with several processes: experts are shared out, not copied
     threads: int = 0  # of each process; 0: as many as there are processors for it
-    save_every: float = 60.0  # seconds between checkpoints
+    save_every: float = 60.0  # seconds between checkpoints; 0: after each step
     eval_every: int = 1  # epochs
     eval_final_10_epochs_only: bool = False
+    tensorboard: bool = False  # besides the CSV files
+
+    def __post_init__(self) -> None:
+        _one_of("train.precision", self.precision, "float32", "bfloat16", "float16")
+        _at_least(1, self, "train.", "epochs", "batch", "accumulate", "eval_every")
+        _at_least(0, self, "train.", "seed", "balance", "threads", "save_every")
 
 
 @dataclass(frozen=True)
@@ -69,24 +103,20 @@ class Config:
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     loss_weights: dict[str, float] = field(default_factory=dict)  # by task; else those of tasks.py
-    save_dir: str = "runs/default"
+    save_dir: str = "runs/default"  # read(): runs/FOLDER/FILE of the configuration
 
     def __post_init__(self) -> None:
-        def one_of(key: str, value: str, *known: str) -> None:
-            if value not in known:
-                raise ConfigError(f"{key} is one of {', '.join(known)}, not {value!r}")
-
         if not self.tasks:
             raise ConfigError("tasks: there is none")
         for name in (*self.tasks, *self.loss_weights):
-            one_of("a task", name, *KINDS)
-        one_of("data.name", self.data.name, "rooms", "nyud", "pascal", "cityscapes")
-        one_of("optimiser.name", self.optimiser.name, "sgd", "adamw")
-        one_of("optimiser.schedule", self.optimiser.schedule, "poly", "cosine", "constant")
-        one_of("train.precision", self.train.precision, "float32", "bfloat16", "float16")
-        for key in ("epochs", "batch", "accumulate", "eval_every"):
-            if getattr(self.train, key) < 1:
-                raise ConfigError(f"train.{key} must be at least 1")
+            _one_of("a task", name, *KINDS)
+        for name, channels in self.tasks.items():
+            wanted = KINDS[name].channels
+            if channels < 1 or channels != (wanted or channels):
+                raise ConfigError(f"tasks.{name} has {wanted or 'one or more'} channels, not {channels}")
+        for name, weight in self.loss_weights.items():
+            if weight < 0:
+                raise ConfigError(f"loss_weights.{name} must be at least 0, not {weight}")
 
     @property
     def task_list(self) -> tuple[Task, ...]:
@@ -96,9 +126,15 @@ class Config:
         return dataclasses.asdict(self)
 
 
+# --------------------------------------------------------------------------------------
+# Reading
+
+
 def read(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """A file, whose `base:` (a path from its folder) is read first and then added to."""
-    values = _load(Path(path))
+    """A file, added to what its `base:` (a path from its folder, or several) has; then overrides, key=value."""
+    path = Path(path)
+    values = _load(path, ())
+    values.setdefault("save_dir", str(Path("runs", path.resolve().parent.name, path.stem)))
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
@@ -109,7 +145,7 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Config:
             place = place.setdefault(part, {})
             if not isinstance(place, dict):
                 raise ConfigError(f"{key}: {part} has no keys")
-        place[last] = yaml.safe_load(text)
+        place[last] = _parsed(text, override)
     return from_dict(values)
 
 
@@ -119,62 +155,72 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     return config
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _parsed(text: str, where: str) -> Any:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _load(path: Path, inside: tuple[Path, ...]) -> dict[str, Any]:
+    """inside: the files that have this one as their base."""
+    path = path.resolve()
+    if path in inside:
+        raise ConfigError(f"{path} is its own base")
+    try:
+        values = _parsed(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: not a table of keys and values")
-    if base := values.pop("base", None):
-        return _merge(_load(path.parent / str(base)), values)
-    return values
+    bases = values.pop("base", [])
+    out: dict[str, Any] = {}
+    for base in bases if isinstance(bases, list) else [bases]:
+        out = _merge(out, _load(path.parent / str(base), (*inside, path)))
+    return _merge(out, values)
 
 
-def _merge(base: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
     """Tables are merged, everything else replaced; tasks are replaced as a whole."""
     out = dict(base)
     for key, value in more.items():
         old = out.get(key)
-        both = isinstance(old, dict) and isinstance(value, dict) and key != "tasks"
-        out[key] = _merge(old, value) if both and isinstance(old, dict) else value
+        merge = isinstance(old, dict) and isinstance(value, dict) and key != "tasks"
+        out[key] = _merge(old, value) if merge and isinstance(old, dict) else value
     return out
 
 
-def _fill(kind: type, values: Mapping[str, Any], where: str) -> Any:
+def _fill(kind: type, values: Any, where: str) -> Any:
     """A dataclass from a table, with every key and type checked."""
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{where or 'the file'} is a table of keys and values, not {values!r}")
+        raise ConfigError(f"{where.rstrip('.') or 'the file'} is a table of keys and values, not {values!r}")
     types = get_type_hints(kind)
-    if unknown := sorted(set(values) - set(types)):
+    if unknown := sorted(set(map(str, values)) - set(types)):
         raise ConfigError(f"no such key: {where}{unknown[0]}; there are {', '.join(sorted(types))}")
     if "tasks" in types and "tasks" not in values:
         raise ConfigError("tasks are missing")
-    filled = {key: _value(types[key], value, where + key) for key, value in values.items()}
-    return kind(**filled)
+    return kind(**{key: check_type(types[key], value, where + key) for key, value in values.items()})
 
 
-def _value(kind: Any, value: Any, key: str) -> Any:
+def check_type(kind: Any, value: Any, key: str) -> Any:
+    """The value of a key, if it is of the kind."""
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _fill(kind, value, f"{key}.")
-    origin = get_origin(kind)
-    if origin in (Union, UnionType):
-        kind = next(k for k in get_args(kind) if k is not type(None))
-        return None if value is None else _value(kind, value, key)
-    if origin is dict:
+    if get_origin(kind) is dict:
         if not isinstance(value, dict):
             raise ConfigError(f"{key} is a table, not {value!r}")
         item = get_args(kind)[1]
-        return {
-            str(k): v if item is Any else _value(item, v, f"{key}.{k}") for k, v in value.items()
-        }
-    if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
+        return {str(k): v if item is Any else check_type(item, v, f"{key}.{k}") for k, v in value.items()}
+    if kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
-            return float(value)  # YAML reads 1e-4 as a text
-        except ValueError:
-            pass
+            number = float(value)  # YAML reads 1e-4 as a text
+        except (ValueError, OverflowError):
+            number = math.nan
+        if math.isfinite(number):
+            return number
+        raise ConfigError(f"{key} is a number, not {value!r}")
     if isinstance(value, bool) != (kind is bool) or not isinstance(value, kind):
         raise ConfigError(f"{key} is of type {kind.__name__}, not {value!r}")
     return value

@@ -17,6 +17,7 @@ import io
 import logging
 import math
 import os
+import pickle
 import sys
 import warnings
 from collections import defaultdict
@@ -35,6 +36,7 @@ from torch import Tensor
 
 from m3vit.lower import BODIES, FORMS, lower
 from m3vit.model import PRESETS, M3ViT, M3ViTConfig, MoE, routed
+from m3vit.moe import CLOSED
 from m3vit.tasks import KINDS, MEAN, STD, TASK_SETS, Task
 
 TOLERANCE = 1e-5  # of an output's largest value
@@ -67,9 +69,12 @@ def mixing(layers: Iterable[MoE], mix: Mix) -> Iterator[None]:
 
 
 def as_node(moe: MoE, x: Tensor, logits: Tensor) -> Tensor:
-    """In place of the experts, while the network is exported: one node."""
+    """In place of the experts, while the network is exported: one node, scaled outside where experts are pruned."""
+    kept = None
+    if moe.threshold > 0:
+        logits, kept = pruned_scores(moe, logits)
     e = moe.experts
-    return torch.onnx.ops.symbolic(
+    y = torch.onnx.ops.symbolic(
         "com.microsoft::MoE",
         (x, logits, e.fc1_weight, e.fc1_bias, e.fc2_weight, e.fc2_bias),
         {
@@ -81,6 +86,20 @@ def as_node(moe: MoE, x: Tensor, logits: Tensor) -> Tensor:
         shape=x.shape,
         version=1,
     )
+    return y if kept is None else y * kept
+
+
+def pruned_scores(moe: MoE, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores [T, E] and factors [T, 1]: the weights that those scores give, times the factor, are those after pruning.
+
+    A mixture of experts without pruning divides by the sum of what is left, and the factor is that sum. Compared are
+    logarithms, so that the scores and the factor agree on who is left.
+    """
+    among = logits.topk(moe.top_k, dim=-1).values if moe.gate == "noisy" else logits
+    total = among.logsumexp(dim=-1, keepdim=True)
+    limit = total + math.log(moe.threshold)
+    shares = torch.where(among > limit, (among - total).exp(), 0.0)
+    return torch.where(logits > limit, logits, CLOSED), shares.sum(dim=-1, keepdim=True)
 
 
 def example_inputs(model: M3ViT, seed: int = 0, task: int = 0) -> dict[str, Tensor]:
@@ -88,19 +107,31 @@ def example_inputs(model: M3ViT, seed: int = 0, task: int = 0) -> dict[str, Tens
     generator = torch.Generator().manual_seed(seed)
     c = model.config
     inputs = {"image": torch.randn(1, 3, c.height, c.width, generator=generator)}
-    if c.routing == "conditioned":
+    if model.task_vector is not None:
         inputs["task_id"] = torch.tensor([task])
     return inputs
 
 
-def export(
-    model: M3ViT, form: str = "function", body: str = "dense", opset: int = 20
-) -> onnx.ModelProto:
-    """The network as ONNX: inputs image (and task_id), one output per task."""
+def output_names(model: M3ViT) -> list[str]:
+    """Of the graph: the tasks, and their levels if those are wanted."""
+    levels = range(1, 4) if model.config.multi_level and model.all_levels else ()
+    return [*model.heads, *(f"{name}@level{level}" for name in model.heads for level in levels)]
+
+
+def task_names(graph: onnx.ModelProto) -> list[str]:
+    return list(dict.fromkeys(task_of(o.name) for o in graph.graph.output))
+
+
+def task_of(output: str) -> str:
+    return output.split("@")[0]
+
+
+def export(model: M3ViT, form: str = "function", body: str = "dense", opset: int = 20) -> onnx.ModelProto:
+    """The network as ONNX: inputs image (and task_id), one output per task (and level)."""
     model.eval()
     inputs = example_inputs(model)
     with mixing(model.moe_layers().values(), as_node):
-        graph = to_onnx(model, tuple(inputs.values()), list(inputs), list(model.heads), opset)
+        graph = to_onnx(model, tuple(inputs.values()), list(inputs), output_names(model), opset)
     merge_duplicates(graph.graph)
     name_layers(graph)
     describe(graph, model.config)
@@ -178,11 +209,12 @@ def merge_duplicates(graph: onnx.GraphProto) -> None:
 def name_layers(model: onnx.ModelProto) -> None:
     """Renames nodes to /layer/operator and values after the node they come from.
 
-    A node that only one of several outputs needs is put under that output's
-    name: /depth/blocks.3/attn/MatMul, but /blocks.0/attn/MatMul.
+    A node that only one of several tasks needs is put under that task's name:
+    /depth/blocks.3/attn/MatMul, but /blocks.0/attn/MatMul.
     """
     graph = model.graph
     owners = _owners(graph)
+    several = len({task_of(o.name) for o in graph.output}) > 1
     fixed = {v.name for v in (*graph.input, *graph.output)} | {t.name for t in graph.initializer}
     initializers = {t.name: t for t in graph.initializer}
     values: dict[str, str] = {}
@@ -199,7 +231,7 @@ def name_layers(model: onnx.ModelProto) -> None:
             layers = [*layers[:-1], node.input[1].removesuffix(".weight")]
         scope = "".join(f"/{part}" for part in _relative(layers))
         tasks = owners[node.name]
-        if len(tasks) == 1 and len(graph.output) > 1 and not scope.startswith("/heads."):
+        if len(tasks) == 1 and several and not scope.startswith("/heads."):
             scope = f"/{next(iter(tasks))}{scope}"
         name = f"{scope}/{node.op_type}"
         used[name] += 1
@@ -218,10 +250,10 @@ def name_layers(model: onnx.ModelProto) -> None:
 
 
 def _owners(graph: onnx.GraphProto) -> dict[str, set[str]]:
-    """Which outputs need each node."""
+    """Which tasks need each node."""
     need: dict[str, set[str]] = defaultdict(set)
     for output in graph.output:
-        need[output.name].add(output.name)
+        need[output.name].add(task_of(output.name))
     owners = {}
     for node in reversed(graph.node):
         owners[node.name] = set().union(*(need[o] for o in node.output))
@@ -282,15 +314,14 @@ def describe(model: onnx.ModelProto, config: M3ViTConfig) -> None:
     def numbers(values: Sequence[float]) -> str:
         return ",".join(f"{v:g}" for v in values)
 
-    notes = {
-        "moecc.input.image": f"image layout=NCHW color=RGB mean={numbers(MEAN)} "
-        f"std={numbers(STD)} resize=stretch"
-    }
+    notes = {"moecc.input.image": f"image layout=NCHW color=RGB mean={numbers(MEAN)} std={numbers(STD)} resize=stretch"}
     for number, task in enumerate(config.tasks):
-        bind = f" bind=task_id:{number}" if config.routing == "conditioned" else ""
-        notes[f"moecc.task.{task.name}"] = f"outputs={task.name}{bind}"
+        bind = f" bind=task_id:{number}" if config.routing == "conditioned" and config.experts > 0 else ""
+        outputs = [o.name for o in model.graph.output if task_of(o.name) == task.name]
+        notes[f"moecc.task.{task.name}"] = f"outputs={','.join(outputs)}{bind}"
         if task.name in KINDS and config.decoder == "up":
-            notes[f"moecc.output.{task.name}"] = KINDS[task.name].picture.format(channels=task.channels)
+            for name in outputs:
+                notes[f"moecc.output.{name}"] = KINDS[task.name].picture.format(channels=task.channels)
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, notes)
 
@@ -299,17 +330,19 @@ def describe(model: onnx.ModelProto, config: M3ViTConfig) -> None:
 # The check
 
 
-def reference(
-    model: M3ViT, inputs: Mapping[str, Tensor]
-) -> tuple[dict[str, Tensor], dict[str, float]]:
+def reference(model: M3ViT, inputs: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Outputs in float64, and for each the smallest routing margin on the way to it.
 
-    The margin of a token is the difference in probability of the last expert
-    chosen and the first one not chosen.
+    The margin of a token is the difference in probability of the last expert chosen and the first one not chosen; where
+    experts are pruned, also that between a weight and the threshold.
     """
     margins = dict.fromkeys(model.heads, math.inf)
     names, layers = list(model.heads), model.moe_layers()
     calls: dict[MoE, int] = defaultdict(int)
+
+    def note(margin: float, call: int) -> None:
+        for name in names if model.config.once or "task_id" in inputs else names[call : call + 1]:
+            margins[name] = min(margins[name], margin)
 
     def watched(moe: MoE, x: Tensor, logits: Tensor) -> Tensor:
         call = calls[moe]
@@ -317,8 +350,9 @@ def reference(
         if moe.top_k < moe.count:
             best = logits.softmax(-1).topk(moe.top_k + 1, dim=-1).values
             margin = float((best[:, -2] - best[:, -1]).min())
-            for name in names if "task_id" in inputs else names[call : call + 1]:
-                margins[name] = min(margins[name], margin)
+            note(margin, call)
+        if moe.threshold > 0:
+            note(float((moe.best(logits)[0] - moe.threshold).abs().min()), call)
         return routed(moe, x, logits)
 
     training, dtype = model.training, next(model.parameters()).dtype
@@ -337,13 +371,9 @@ def run(model: onnx.ModelProto, inputs: Mapping[str, Tensor]) -> dict[str, NDArr
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = [o.name for o in session.get_outputs()]
-    return dict(
-        zip(names, session.run(names, {k: v.numpy() for k, v in inputs.items()}), strict=True)
-    )
+    return dict(zip(names, session.run(names, {k: v.numpy() for k, v in inputs.items()}), strict=True))
 
 
 def check(model: M3ViT, graph: onnx.ModelProto) -> float:
@@ -363,7 +393,7 @@ def check(model: M3ViT, graph: onnx.ModelProto) -> float:
         if not ready:
             continue
         got = run(plain, inputs)
-        for name in ready:
+        for name in (n for n in wanted if task_of(n) in ready):
             want = wanted[name].numpy()
             error = float(np.abs(got[name] - want).max() / np.abs(want).max())
             if not error <= TOLERANCE:
@@ -397,24 +427,29 @@ def parse_tasks(text: str) -> tuple[Task, ...]:
     for item in text.split(","):
         name, _, channels = item.partition(":")
         if not name.isidentifier() or not channels.isdecimal():
-            raise argparse.ArgumentTypeError(
-                f"{item!r}: expected one of {', '.join(TASK_SETS)}, or NAME:CHANNELS,..."
-            )
+            raise argparse.ArgumentTypeError(f"{item!r}: expected one of {', '.join(TASK_SETS)}, or NAME:CHANNELS,...")
         result.append(Task(name, int(channels)))
     return tuple(result)
+
+
+def parse_bool(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected true or false")
+    return text.lower() == "true"
+
+
+KINDS_OF_FIELDS: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str, "bool": parse_bool}
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m m3vit.export",
-        description="Write an M3ViT with random weights as ONNX.",
+        description="Write a network as ONNX: an M3ViT with random or given weights, or whatever was trained.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="the file to write")
     parser.add_argument("--config", choices=sorted(PRESETS), default="nano", help="a preset")
-    parser.add_argument(
-        "--form", choices=FORMS, default="function", help="how a mixture of experts is written"
-    )
+    parser.add_argument("--form", choices=FORMS, default="function", help="how a mixture of experts is written")
     parser.add_argument(
         "--body",
         choices=BODIES,
@@ -423,51 +458,66 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--opset", type=int, default=20, help="17 or later")
     parser.add_argument("--seed", type=int, default=0, help="of the random weights")
-    parser.add_argument("--weights", type=Path, help="a state_dict to load instead")
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument("--weights", type=Path, help="a state_dict to load instead")
+    weights.add_argument("--checkpoint", type=Path, help="of m3vit.train: its network and weights; no preset is used")
+    parser.add_argument("--levels", action="store_true", help="the predictions of multi_level as outputs, too")
     group = parser.add_argument_group("fields of the preset that are replaced")
     for field in fields(M3ViTConfig):
-        kind = {"int": int, "float": float, "str": str}.get(str(field.type), parse_tasks)
+        kind = KINDS_OF_FIELDS.get(str(field.type), parse_tasks)
         group.add_argument(
             f"--{field.name.replace('_', '-')}",
             type=kind,
             default=argparse.SUPPRESS,
             metavar=field.name.upper(),
-            help=argparse.SUPPRESS
-            if kind is not parse_tasks
-            else f"{', '.join(TASK_SETS)}, or NAME:CHANNELS,...",
+            help=argparse.SUPPRESS if kind is not parse_tasks else f"{', '.join(TASK_SETS)}, or NAME:CHANNELS,...",
         )
-    group.description = "any of: " + ", ".join(
-        f"--{f.name.replace('_', '-')}" for f in fields(M3ViTConfig)
-    )
+    group.description = "any of: " + ", ".join(f"--{f.name.replace('_', '-')}" for f in fields(M3ViTConfig))
     arguments = parser.parse_args(argv)
     if arguments.opset < 17:
         parser.error(f"--opset {arguments.opset}: 17 is the first with LayerNormalization")
     return arguments
 
 
-def build(arguments: argparse.Namespace) -> M3ViT:
-    """The network that the command line describes."""
+def build(arguments: argparse.Namespace) -> tuple[torch.nn.Module, int, int]:
+    """The network that the command line describes, and the height and width of its picture."""
+    model: torch.nn.Module
     names = {f.name for f in fields(M3ViTConfig)}
     overrides = {k: v for k, v in vars(arguments).items() if k in names}
-    if overrides.get("routing") == "conditioned":
-        overrides.setdefault("gate_task_specific_dim", 16)
-    torch.manual_seed(arguments.seed)
-    model = M3ViT(M3ViTConfig.preset(arguments.config, **overrides))
-    if arguments.weights:
-        model.load_state_dict(torch.load(arguments.weights, map_location="cpu", weights_only=True))
-    return model.eval()
+    if arguments.checkpoint:
+        from m3vit.onnx_graph import load_checkpoint
+
+        if overrides:
+            raise ValueError(f"the checkpoint says what the network is: {', '.join(overrides)} cannot be replaced")
+        config, model = load_checkpoint(arguments.checkpoint)
+        height, width = config.data.height, config.data.width
+    else:
+        if overrides.get("routing") == "conditioned" and not overrides.get("task_one_hot"):
+            overrides.setdefault("gate_task_specific_dim", 16)
+        torch.manual_seed(arguments.seed)
+        shape = M3ViTConfig.preset(arguments.config, **overrides)
+        model, height, width = M3ViT(shape), shape.height, shape.width
+        if arguments.weights:
+            model.load_state_dict(torch.load(arguments.weights, map_location="cpu", weights_only=True))
+    if isinstance(model, M3ViT):
+        model.all_levels = arguments.levels
+    return model.eval(), height, width
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    from m3vit.onnx_graph import check_any, export_any
+
     arguments = parse_arguments(argv)
     try:
-        model = build(arguments)
-    except (ValueError, OSError, RuntimeError) as fault:
+        if not arguments.output.parent.is_dir():
+            raise ValueError(f"{arguments.output.parent}: no such folder")
+        model, height, width = build(arguments)
+    except (ValueError, OSError, RuntimeError, pickle.UnpicklingError) as fault:
         print(f"m3vit.export: {fault}", file=sys.stderr)
         return 2
     try:
-        graph = export(model, arguments.form, arguments.body, arguments.opset)
-        worst = check(model, graph)
+        graph = export_any(model, height, width, arguments.opset, arguments.form, arguments.body)
+        worst = check_any(model, graph, height, width)
         temporary = arguments.output.with_name(f".{arguments.output.name}.part")
         temporary.write_bytes(graph.SerializeToString(deterministic=True))
         os.replace(temporary, arguments.output)
@@ -477,7 +527,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parameters = sum(p.numel() for p in model.parameters())
     print(
         f"{arguments.output}: {parameters / 1e6:.2f} M parameters, "
-        f"{graph.ByteSize() / 1e6:.1f} MB, tasks {', '.join(model.heads)}; "
+        f"{graph.ByteSize() / 1e6:.1f} MB, tasks {', '.join(task_names(graph))}; "
         f"within {worst:.1e} of PyTorch in float64",
         file=sys.stderr,
     )
@@ -485,4 +535,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    import m3vit.export  # so that there is one ExportError
+
+    sys.exit(m3vit.export.main())

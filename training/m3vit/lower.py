@@ -14,7 +14,7 @@ the node's "gelu" as the tanh form.)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,8 +31,9 @@ WEIGHTS = ("fc1_weight", "fc1_bias", "fc2_weight", "fc2_bias")
 class _Writer:
     """Appends nodes under one scope. Constants are initializers, or nodes in a function."""
 
-    def __init__(self, scope: str, opset: int, constants_as_nodes: bool) -> None:
+    def __init__(self, scope: str, opset: int, constants_as_nodes: bool, taken: Collection[str] = ()) -> None:
         self.scope, self.opset, self.constants_as_nodes = scope, opset, constants_as_nodes
+        self.taken = taken  # names of nodes that others have
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
         self._constants: dict[tuple[Any, ...], str] = {}
@@ -42,7 +43,10 @@ class _Writer:
         return self.ops(path, inputs, outputs, **attributes)[0]
 
     def ops(self, path: str, inputs: Sequence[str], outputs: int, **attributes: Any) -> list[str]:
-        name = f"{self.scope}/{path}"
+        name, again = f"{self.scope}/{path}", 0
+        while name in self.taken:
+            again += 1
+            name = f"{self.scope}/{path}_{again}"
         results = [f"{name}_output_{i}" for i in range(outputs)]
         op_type = path.rsplit("/", 1)[-1].split("_")[0]
         self.nodes.append(helper.make_node(op_type, inputs, results, name, **attributes))
@@ -98,9 +102,7 @@ def _zeros_like(w: _Writer, path: str, x: str) -> str:
     return w.op(f"{path}ConstantOfShape", [shape], value=zero)
 
 
-def _dense(
-    w: _Writer, x: str, logits: str, k: int, renormalise: bool, experts: Sequence[Sequence[str]]
-) -> str:
+def _dense(w: _Writer, x: str, logits: str, k: int, renormalise: bool, experts: Sequence[Sequence[str]]) -> str:
     weights, index = _choose(w, logits, k, renormalise)
     zeros = _zeros_like(w, "mask/", logits)
     mask = w.op("ScatterElements", [zeros, index, weights], axis=1)
@@ -114,9 +116,7 @@ def _dense(
     return total
 
 
-def _routed(
-    w: _Writer, x: str, logits: str, k: int, renormalise: bool, experts: Sequence[Sequence[str]]
-) -> str:
+def _routed(w: _Writer, x: str, logits: str, k: int, renormalise: bool, experts: Sequence[Sequence[str]]) -> str:
     weights, index = _choose(w, logits, k, renormalise)
     zero, one = w.constant([0], np.int64), w.constant([1], np.int64)
     total = _zeros_like(w, "", x)
@@ -145,9 +145,7 @@ def _attributes(node: onnx.NodeProto) -> tuple[int, bool]:
     return int(values.get("k", 1)), bool(values.get("normalize_routing_weights", 0))
 
 
-def _make_function(
-    name: str, body: str, k: int, renormalise: bool, experts: int, opset: int
-) -> onnx.FunctionProto:
+def _make_function(name: str, body: str, k: int, renormalise: bool, experts: int, opset: int) -> onnx.FunctionProto:
     """m3vit::NAME(x, logits, fc1_weight, fc1_bias, fc2_weight, fc2_bias), weights stacked."""
     w = _Writer("", opset, constants_as_nodes=True)
     parameters = []
@@ -184,6 +182,7 @@ def lower(model: onnx.ModelProto, form: str, body: str = "dense") -> onnx.ModelP
     added: dict[str, onnx.TensorProto] = {}
     functions: dict[tuple[int, bool, int], str] = {}
     nodes: list[onnx.NodeProto] = []
+    taken = {node.name for node in graph.node}
     for node in graph.node:
         if (node.domain, node.op_type) != ("com.microsoft", "MoE"):
             nodes.append(node)
@@ -200,7 +199,7 @@ def lower(model: onnx.ModelProto, form: str, body: str = "dense") -> onnx.ModelP
             nodes.append(node)
             continue
         scope = node.name.rsplit("/", 1)[0]
-        w = _Writer(scope, opset, constants_as_nodes=False)
+        w = _Writer(scope, opset, constants_as_nodes=False, taken=taken)
         w.initializers = added
         parameters = _split(node.input[2:], stacked, added)
         out = _BUILD[form](w, node.input[0], node.input[1], k, renormalise, parameters)

@@ -1,18 +1,20 @@
 """M3ViT (NeurIPS 2022): one vision transformer for several dense prediction tasks.
 
-A ViT backbone whose odd blocks have a mixture of experts in place of the MLP,
-and one convolutional decoder per task. The experts are shared by all tasks;
-what a task has of its own is the router that picks them ('multi': one router
-matrix per task and layer) or a vector that the one router sees beside the
-token ('conditioned'). So the backbone runs once for each task wanted.
+A ViT backbone whose odd blocks have a mixture of experts (moe.py) in place of the MLP, and one convolutional decoder
+per task. The experts are shared by all tasks; what a task has of its own is the router that picks them ('multi': one
+router matrix per task and layer) or a vector that the one router sees beside the token ('conditioned'). So the backbone
+runs once for each task wanted.
 
-Everything is in this file: configuration, router, experts, blocks, decoder.
+Two simpler networks are the same thing with less: with routing 'shared' one router serves all tasks (ViT-MoE), and with
+no experts all blocks are dense (ViT). Their backbone runs once for all tasks.
+
+Configuration, blocks and decoder are in this file.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -20,10 +22,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from m3vit.moe import Experts, MoE, Router, masked, routed
 from m3vit.tasks import TASK_SETS, Task
 
+__all__ = [
+    "DECODERS", "GATES", "PRESETS", "ROUTINGS", "Experts", "M3ViT", "M3ViTConfig", "MoE", "Router", "UpHead",
+    "initialise", "masked", "routed",
+]  # fmt: skip
+
 GATES = ("noisy_vmoe", "noisy")
-ROUTINGS = ("multi", "conditioned")
+ROUTINGS = ("multi", "conditioned", "shared")
 DECODERS = ("up", "none")
 
 
@@ -42,15 +50,27 @@ class M3ViTConfig:
     heads: int = 12
     blocks: int = 12  # the odd ones have experts
     mlp_ratio: float = 4.0  # hidden width of a dense MLP / dim
-    experts: int = 16
+    distilled: bool = False  # a second learned token beside the class token, as in DeiT
+    experts: int = 16  # 0: all blocks are dense
     top_k: int = 4
     expert_ratio: float = 1.0  # hidden width of an expert / dim
     gate: str = "noisy_vmoe"  # softmax, then top-k | "noisy": top-k, then softmax
-    routing: str = "multi"  # a router per task | "conditioned": one, which is told the task
+    routing: str = "multi"  # a router per task | "conditioned": one, which is told the task | "shared": one for all
     gate_task_specific_dim: int = -1  # width of the task vector of conditioned routing
-    noise_std: float = 1.0  # of noisy_vmoe's noise in training, divided by experts
+    task_one_hot: bool = False  # the task vector is the one-hot of the task itself
+    gate_input_ahead: bool = False  # routers see what enters the block, not what the experts see
+    regu_experts_fromtask: bool = False  # a task may use a window of the experts only,
+    num_experts_pertask: int = -1  # which is of this size
+    expert_prune: bool = False  # experts are dropped whose weight is
+    prune_threshold: float = 0.1  # not over this
+    noise_std: float = 1.0  # of noisy_vmoe's noise in training, divided by the experts there are to choose from
     decoder: str = "up"  # a convolutional head per task | "none": the backbone, tokens as outputs
     head_width: int = 256
+    multi_level: bool = False  # heads predict after each doubling, in training
+    tam: bool = False  # tasks attend to each other's features, in training, after a head's
+    tam_level0: bool = True  # second,
+    tam_level1: bool = True  # third
+    tam_level2: bool = True  # and last convolution
     tasks: tuple[Task, ...] = TASK_SETS["pascal"]
 
     def __post_init__(self) -> None:
@@ -58,18 +78,33 @@ class M3ViTConfig:
             if not ok:
                 raise ValueError(message)
 
-        for field in ("patch", "dim", "heads", "blocks", "experts", "top_k", "head_width"):
+        for field in ("patch", "dim", "heads", "blocks", "head_width"):
             check(getattr(self, field) >= 1, f"{field} must be at least 1")
         check(min(self.height, self.width) >= self.patch, "the picture is smaller than a patch")
         check(self.dim % self.heads == 0, f"dim {self.dim} is not divisible by {self.heads} heads")
-        check(self.top_k <= self.experts, f"top_k {self.top_k} of {self.experts} experts")
         check(self.gate in GATES, f"gate is one of {GATES}, not {self.gate!r}")
         check(self.routing in ROUTINGS, f"routing is one of {ROUTINGS}, not {self.routing!r}")
         check(self.decoder in DECODERS, f"decoder is one of {DECODERS}, not {self.decoder!r}")
+        check(self.experts >= 0, "experts must be at least 0")
+        check(self.experts == 0 or self.top_k >= 1, "top_k must be at least 1")
+        check(self.experts == 0 or self.top_k <= self.experts, f"top_k {self.top_k} of {self.experts} experts")
+        check(0 <= self.prune_threshold < 1, "prune_threshold is a share: 0 or more and less than 1")
         check(
-            (self.routing == "conditioned") == (self.gate_task_specific_dim > 0),
-            "conditioned routing and gate_task_specific_dim > 0 belong together",
+            (self.routing == "conditioned") == (self.gate_task_specific_dim > 0 or self.task_one_hot),
+            "conditioned routing and gate_task_specific_dim > 0 or task_one_hot belong together",
         )
+        check(
+            not (self.gate_task_specific_dim > 0 and self.task_one_hot),
+            "the task vector is learned (gate_task_specific_dim > 0) or task_one_hot, not both",
+        )
+        if self.regu_experts_fromtask:
+            check(self.routing != "shared", "a window of experts for each task needs multi or conditioned routing")
+            check(
+                self.top_k <= self.num_experts_pertask <= self.experts,
+                f"num_experts_pertask {self.num_experts_pertask}: from top_k {self.top_k} to {self.experts} experts",
+            )
+        check(self.decoder == "up" or not (self.multi_level or self.tam), "multi_level and tam are of the decoder up")
+        check(not self.tam or len(self.tasks) > 1, "tam needs several tasks")
         names = [t.name for t in self.tasks]
         check(len(names) > 0, "a network needs a task")
         check(len(set(names)) == len(names), f"tasks named twice: {names}")
@@ -79,6 +114,30 @@ class M3ViTConfig:
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches; what does not fill a patch is not seen."""
         return self.height // self.patch, self.width // self.patch
+
+    @property
+    def prefix(self) -> int:
+        """Tokens before those of the patches."""
+        return 2 if self.distilled else 1
+
+    @property
+    def once(self) -> bool:
+        """The backbone is the same for all tasks."""
+        return self.experts == 0 or self.routing == "shared"
+
+    @property
+    def vector_width(self) -> int:
+        """Of the vector that tells a router the task; 0: none does."""
+        return len(self.tasks) if self.task_one_hot else max(self.gate_task_specific_dim, 0)
+
+    @property
+    def open_experts(self) -> int:
+        """Experts that one task may use."""
+        return self.num_experts_pertask if self.regu_experts_fromtask else self.experts
+
+    def window_start(self, task: int) -> int:
+        """First expert of a task's window: spread evenly, from the first to the last possible one."""
+        return task * (self.experts - self.open_experts) // max(len(self.tasks) - 1, 1)
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> M3ViTConfig:
@@ -119,150 +178,6 @@ PRESETS: dict[str, M3ViTConfig] = {
 
 
 # --------------------------------------------------------------------------------------
-# Experts
-
-
-class Router(nn.Module):
-    """Scores of the experts for each token: x W, one W per task, or [x, t] W for a task vector t.
-
-    In training the scores get noise, so that every expert is tried: of fixed
-    size for noisy_vmoe, of a size learned from the token for noisy.
-    """
-
-    def __init__(self, config: M3ViTConfig) -> None:
-        super().__init__()
-        self.noise_std = config.noise_std / config.experts
-        self.shared = config.routing == "conditioned"
-        copies = 1 if self.shared else len(config.tasks)
-        width = config.dim + max(config.gate_task_specific_dim, 0)
-        self.gates = nn.ModuleList(
-            nn.Linear(width, config.experts, bias=False) for _ in range(copies)
-        )
-        self.noise = (
-            nn.ModuleList(nn.Linear(width, config.experts, bias=False) for _ in range(copies))
-            if config.gate == "noisy"
-            else None
-        )
-
-    def forward(self, x: Tensor, task: int, vector: Tensor | None) -> Tensor:
-        """Scores [T, E] of tokens [T, dim], without noise."""
-        return self._linear(self.gates, x, task, vector)
-
-    def spread(self, x: Tensor, task: int, vector: Tensor | None) -> Tensor:
-        """Standard deviation of the noise that training adds to the scores."""
-        if self.noise is None:
-            return torch.full((1, 1), self.noise_std, dtype=x.dtype, device=x.device)
-        return F.softplus(self._linear(self.noise, x, task, vector)) + 1e-2
-
-    def _linear(self, gates: nn.ModuleList, x: Tensor, task: int, vector: Tensor | None) -> Tensor:
-        if not self.shared:
-            return gates[task](x)
-        # [x, t] W = x W_x + t W_t, and t W_t is the same for every token.
-        assert vector is not None
-        weight = gates[0].weight
-        assert isinstance(weight, Tensor)
-        width = x.shape[1]
-        return x @ weight[:, :width].T + vector @ weight[:, width:].T
-
-
-class Experts(nn.Module):
-    """E two-layer MLPs, fc2_e(gelu(fc1_e(x))), with their weights stacked."""
-
-    def __init__(self, count: int, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1_weight = nn.Parameter(torch.empty(count, hidden, dim))
-        self.fc1_bias = nn.Parameter(torch.empty(count, hidden))
-        self.fc2_weight = nn.Parameter(torch.empty(count, dim, hidden))
-        self.fc2_bias = nn.Parameter(torch.empty(count, dim))
-
-    def forward(self, x: Tensor, expert: int) -> Tensor:
-        x = F.gelu(F.linear(x, self.fc1_weight[expert], self.fc1_bias[expert]))
-        return F.linear(x, self.fc2_weight[expert], self.fc2_bias[expert])
-
-
-class MoE(nn.Module):
-    """A mixture of experts: each token goes to its k best experts."""
-
-    def __init__(self, config: M3ViTConfig) -> None:
-        super().__init__()
-        self.gate, self.top_k, self.count = config.gate, config.top_k, config.experts
-        self.router = Router(config)
-        self.experts = Experts(config.experts, config.dim, int(config.dim * config.expert_ratio))
-        self.mix: Callable[[MoE, Tensor, Tensor], Tensor] = routed
-        self.balance_loss: Tensor | None = None  # of one training pass, summed over tasks
-        self.total: Callable[[Tensor], Tensor] = _alone  # over processes that share a batch
-
-    def choose(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights and indices [T, k] of the experts of each token."""
-        if self.gate == "noisy":
-            scores, index = logits.topk(self.top_k, dim=-1)
-            return scores.softmax(dim=-1), index
-        return logits.softmax(dim=-1).topk(self.top_k, dim=-1)  # not renormalised
-
-    def forward(self, x: Tensor, task: int, vector: Tensor | None = None) -> Tensor:
-        """x: [B, N, dim]. task: its number. vector: [1, gate_task_specific_dim]."""
-        rows = x.flatten(0, 1)
-        logits = self.router(rows, task, vector)
-        if self.training:
-            spread = self.router.spread(rows, task, vector)
-            noisy = logits + spread * torch.randn_like(logits)
-            loss = self._balance(logits, noisy, spread)
-            self.balance_loss = loss if self.balance_loss is None else self.balance_loss + loss
-            logits = noisy
-        return self.mix(self, rows, logits).view_as(x)
-
-    def _balance(self, clean: Tensor, noisy: Tensor, spread: Tensor) -> Tensor:
-        """cv²(importance) + cv²(load): the sum of weights and the number of tokens per expert.
-
-        A number of tokens has no gradient. Its smooth stand-in is the chance
-        that an expert would be among the k best if its noise were drawn again.
-        """
-        weights, index = self.choose(noisy)
-        importance = torch.zeros_like(clean).scatter(1, index, weights).sum(0)
-        if self.top_k == self.count or float(spread.detach().max()) == 0.0:
-            load = torch.zeros_like(clean).scatter(1, index, 1.0).sum(0)
-        else:
-            best = noisy.topk(self.top_k + 1, dim=-1).values
-            inside = noisy > best[:, self.top_k :]
-            threshold = torch.where(
-                inside, best[:, self.top_k :], best[:, self.top_k - 1 : self.top_k]
-            )
-            load = torch.special.ndtr((clean - threshold) / spread).sum(0)
-        return _cv_squared(self.total(importance)) + _cv_squared(self.total(load))
-
-
-def _alone(x: Tensor) -> Tensor:
-    return x
-
-
-def _cv_squared(x: Tensor) -> Tensor:
-    """The squared coefficient of variation, 0 when all are equal."""
-    if x.numel() == 1:
-        return x.new_zeros(())
-    return x.var() / (x.mean() ** 2 + 1e-10)
-
-
-def routed(moe: MoE, x: Tensor, logits: Tensor) -> Tensor:
-    """Sum over experts in ascending order; each sees only the tokens that chose it."""
-    weights, index = moe.choose(logits)
-    out = torch.zeros_like(x)
-    for expert in range(moe.count):
-        row, slot = torch.where(index == expert)
-        out = out.index_add(0, row, weights[row, slot, None] * moe.experts(x[row], expert))
-    return out
-
-
-def masked(moe: MoE, x: Tensor, logits: Tensor) -> Tensor:
-    """The same sum, every expert seeing every token and most of it multiplied by 0."""
-    weights, index = moe.choose(logits)
-    mask = torch.zeros_like(logits).scatter(1, index, weights)
-    out: Tensor = mask[:, :1] * moe.experts(x, 0)
-    for expert in range(1, moe.count):
-        out = out + mask[:, expert : expert + 1] * moe.experts(x, expert)
-    return out
-
-
-# --------------------------------------------------------------------------------------
 # Backbone
 
 
@@ -300,18 +215,33 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(config.dim, eps=1e-6)
         self.attn = Attention(config.dim, config.heads)
         self.norm2 = nn.LayerNorm(config.dim, eps=1e-6)
-        dense = number % 2 == 0
+        dense = number % 2 == 0 or config.experts == 0
         self.mlp = Mlp(config.dim, int(config.dim * config.mlp_ratio)) if dense else None
         self.moe = None if dense else MoE(config)
+        self.gate_input_ahead = config.gate_input_ahead
 
-    def forward(self, x: Tensor, task: int, vector: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, task: int | Tensor, vector: Tensor | None) -> Tensor:
+        ahead = x if self.gate_input_ahead else None
         x = x + self.attn(self.norm1(x))
         y: Tensor = self.norm2(x)
         if self.moe is not None:
-            y = self.moe(y, task, vector)
+            y = self.moe(y, task, vector, ahead)
         elif self.mlp is not None:
             y = self.mlp(y)
         return x + y
+
+
+class OneHot(nn.Module):
+    """The vector of a task: 1 at its number, else 0."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.rows: Tensor
+        self.register_buffer("rows", torch.eye(count), persistent=False)
+
+    def forward(self, task: Tensor) -> Tensor:
+        """task: [1] int64 -> [1, count]."""
+        return self.rows[task]
 
 
 class TaskVector(nn.Module):
@@ -334,42 +264,106 @@ class TaskVector(nn.Module):
 # Decoder
 
 
+Activation = Callable[[Tensor], Tensor]
+
+
 class ConvBlock(nn.Module):
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, activation: Activation = F.relu) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1)
         self.bn = nn.BatchNorm2d(outputs)
+        self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.bn(self.conv(x)))
+        return self.activation(self.bn(self.conv(x)))
+
+
+class UpBlock(nn.Module):
+    """A transposed convolution to twice the size."""
+
+    def __init__(self, width: int, activation: Activation) -> None:
+        super().__init__()
+        self.conv = nn.ConvTranspose2d(width, width, 3, stride=2, padding=1, output_padding=1)
+        self.bn = nn.BatchNorm2d(width)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.bn(self.conv(x)))
 
 
 class UpHead(nn.Module):
-    """Tokens to a map of the picture's size: four times a convolution, each after a doubling."""
+    """Tokens to a map of the picture's size: four convolutions, each but the first after a doubling.
+
+    levels: predictions in training from what the first three convolutions make, doubled (multi_level).
+    """
 
     def __init__(self, config: M3ViTConfig, channels: int) -> None:
         super().__init__()
-        self.grid, self.size = config.grid, (config.height, config.width)
+        self.grid, self.size, self.prefix = config.grid, (config.height, config.width), config.prefix
         self.norm = nn.LayerNorm(config.dim, eps=1e-6)
         width = config.head_width
-        self.convs = nn.ModuleList(
-            ConvBlock(config.dim if i == 0 else width, width) for i in range(4)
-        )
+        self.convs = nn.ModuleList(ConvBlock(config.dim if i == 0 else width, width) for i in range(4))
         self.predict = nn.Conv2d(width, channels, 1)
+        self.levels = nn.ModuleList(nn.Conv2d(width, channels, 1) for _ in range(3 if config.multi_level else 0))
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        x = self.norm(tokens[:, 1:])
+    def forward(self, tokens: Tensor, features: list[Tensor] | None = None) -> Tensor:
+        """tokens: [B, N, dim]. features: a list that is given what each convolution makes, coarse to fine."""
+        x = self.norm(tokens[:, self.prefix :])
         x = x.transpose(1, 2).reshape(x.shape[0], -1, *self.grid)
         for i, conv in enumerate(self.convs):
             x = conv(_twice(x) if i > 0 else x)
+            if features is not None:
+                features.append(x)
         x = _twice(self.predict(x))
         if tuple(x.shape[2:]) != self.size:
             x = F.interpolate(x, size=self.size, mode="bilinear", align_corners=False)
         return x
 
 
+class Tam(nn.Module):
+    """Task attention: features of all tasks, [B, width, H, W] each, raised where a mask made of all of them says.
+
+    A first mask weighs the first half of the tasks against the others; an encoder and decoder make of the weighted
+    features the mask M, and each task predicts from all tasks' features times 1 + M. Used in training only.
+    """
+
+    def __init__(self, config: M3ViTConfig) -> None:
+        super().__init__()
+        count, width = len(config.tasks), config.head_width
+        self.first = count // 2
+        self.join = ConvBlock(count * width, width)
+        self.balance = ConvBlock(width, width, activation=torch.sigmoid)
+        self.mix = ConvBlock(count * width, width)
+        self.down = nn.ModuleList(ConvBlock(width, width, stride=2) for _ in range(2))
+        self.up = UpBlock(width, F.relu)
+        self.mask = UpBlock(width, torch.sigmoid)
+        self.convs = nn.ModuleDict({t.name: ConvBlock(count * width, width) for t in config.tasks})
+        self.predict = nn.ModuleDict({t.name: nn.Conv2d(width, t.channels, 1) for t in config.tasks})
+
+    def forward(self, features: Sequence[Tensor]) -> dict[str, Tensor]:
+        """In the order of the tasks. Returns [B, channels, H, W] by task."""
+        first, others = self.first, len(features) - self.first
+        share = self.balance(self.join(torch.cat(list(features), 1)))
+        weights = [share / first if i < first else (1 - share) / others for i in range(len(features))]
+        x = self.mix(torch.cat([f * w for f, w in zip(features, weights, strict=True)], 1))
+        for conv in self.down:
+            x = conv(x)
+        mask = self.mask(self.up(x))
+        size = features[0].shape[2:]
+        if mask.shape[2:] != size:  # of a size that is no multiple of 4
+            mask = F.interpolate(mask, size=size, mode="bilinear", align_corners=False)
+        raised = torch.cat([f * (1 + mask) for f in features], 1)
+        return {name: predict(self.convs[name](raised)) for name, predict in self.predict.items()}
+
+
 def _twice(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def _task_vector(config: M3ViTConfig) -> nn.Module | None:
+    if config.experts == 0 or config.routing != "conditioned":
+        return None
+    return OneHot(len(config.tasks)) if config.task_one_hot else TaskVector(len(config.tasks), config.vector_width)
 
 
 def _decoder(config: M3ViTConfig, task: Task) -> nn.Module:
@@ -381,60 +375,86 @@ def _decoder(config: M3ViTConfig, task: Task) -> nn.Module:
 
 
 class M3ViT(nn.Module):
-    """The whole network. forward gives the prediction of every task."""
+    """The whole network. forward gives the prediction of every task.
+
+    Extra predictions, named "TASK@LEVEL", come in training: level1 … level3 of multi_level, tam0 … tam2 of tam.
+    all_levels: those of multi_level come in evaluation as well.
+    """
 
     def __init__(self, config: M3ViTConfig) -> None:
         super().__init__()
         self.config = config
+        self.all_levels = False
         rows, columns = config.grid
         self.patch_embed = nn.Conv2d(3, config.dim, config.patch, stride=config.patch)
         self.cls_token = nn.Parameter(torch.empty(1, 1, config.dim))
-        self.pos_embed = nn.Parameter(torch.empty(1, 1 + rows * columns, config.dim))
-        self.task_vector = (
-            TaskVector(len(config.tasks), config.gate_task_specific_dim)
-            if config.routing == "conditioned"
-            else None
-        )
+        self.dist_token = nn.Parameter(torch.empty(1, 1, config.dim)) if config.distilled else None
+        self.pos_embed = nn.Parameter(torch.empty(1, config.prefix + rows * columns, config.dim))
+        self.task_vector = _task_vector(config)
         self.blocks = nn.ModuleList(Block(config, i) for i in range(config.blocks))
         self.heads = nn.ModuleDict({t.name: _decoder(config, t) for t in config.tasks})
+        levels = [str(i) for i in range(3) if config.tam and getattr(config, f"tam_level{i}")]
+        self.tam = nn.ModuleDict({level: Tam(config) for level in levels})
         initialise(self)
-        nn.init.trunc_normal_(self.cls_token, std=0.02)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        for token in (self.cls_token, self.dist_token, self.pos_embed):
+            if token is not None:
+                nn.init.trunc_normal_(token, std=0.02)
 
     def forward(self, image: Tensor, task_id: Tensor | None = None) -> dict[str, Tensor]:
         """image: [B, 3, H, W], normalised. Returns [B, channels, H, W] by task.
 
-        Without a decoder it returns the tokens, [B, N, dim] by task.
-        With conditioned routing and a task_id ([1], int64) the backbone runs
-        once, for that task, and every head decodes the same tokens.
+        Without a decoder it returns the tokens, [B, N, dim] by task. With conditioned routing and a task_id ([1],
+        int64) the backbone runs once, for that task, and every head decodes the same tokens.
         """
         if self.training:
             for moe in self.moe_layers().values():
                 moe.balance_loss = None
-        trunk = self.trunk(image)
+        return self.decode(self.tokens(image, task_id))
+
+    def tokens(self, image: Tensor, task_id: Tensor | None = None) -> list[Tensor]:
+        """What the backbone makes of the picture for each task: [B, N, dim]."""
+        trunk, count = self.trunk(image), len(self.tasks)
         if task_id is not None:
             assert self.task_vector is not None, "task_id is for conditioned routing"
-            tokens = self.branch(trunk, 0, self.task_vector(task_id))
-            return {name: head(tokens) for name, head in self.heads.items()}
-        out = {}
-        for number, (name, head) in enumerate(self.heads.items()):
-            vector = None
-            if self.task_vector is not None:
-                vector = self.task_vector(torch.tensor([number], device=image.device))
-            out[name] = head(self.branch(trunk, number, vector))
-        return out
+            return [self.branch(trunk, task_id, self.task_vector(task_id))] * count
+        if self.config.once:
+            return [self.branch(trunk, 0, None)] * count
+        if self.task_vector is None:
+            return [self.branch(trunk, number, None) for number in range(count)]
+        numbers = [torch.tensor([number], device=image.device) for number in range(count)]
+        return [self.branch(trunk, i, self.task_vector(number)) for i, number in enumerate(numbers)]
 
     def trunk(self, image: Tensor) -> Tensor:
         """What no router has touched, and so is the same for all tasks: [B, N, dim]."""
         x = self.patch_embed(image).flatten(2).transpose(1, 2)
-        x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1) + self.pos_embed
-        return self.blocks[0](x, 0, None)
+        prefix = [t.expand(x.shape[0], -1, -1) for t in (self.cls_token, self.dist_token) if t is not None]
+        return self.blocks[0](torch.cat([*prefix, x], dim=1) + self.pos_embed, 0, None)
 
-    def branch(self, x: Tensor, task: int, vector: Tensor | None) -> Tensor:
+    def branch(self, x: Tensor, task: int | Tensor, vector: Tensor | None) -> Tensor:
         """The rest of the backbone, for one task."""
         for block in self.blocks[1:]:
             x = block(x, task, vector)
         return x
+
+    def decode(self, tokens: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The heads' predictions from the tokens of each task."""
+        levels = self.config.multi_level and (self.training or self.all_levels)
+        tam = dict(self.tam.items()) if self.training else {}
+        if not levels and not tam:
+            return {name: head(x) for (name, head), x in zip(self.heads.items(), tokens, strict=True)}
+        out: dict[str, Tensor] = {}
+        features: dict[str, list[Tensor]] = {name: [] for name in self.heads}
+        for (name, head), x in zip(self.heads.items(), tokens, strict=True):
+            out[name] = head(x, features[name])
+        if levels:
+            for name, head in self.heads.items():
+                assert isinstance(head, UpHead)
+                for i, predict in enumerate(head.levels):
+                    out[f"{name}@level{i + 1}"] = predict(_twice(features[name][i]))
+        for level, module in tam.items():
+            predictions = module([made[int(level) + 1] for made in features.values()])
+            out |= {f"{name}@tam{level}": x for name, x in predictions.items()}
+        return out
 
     def moe_layers(self) -> Mapping[str, MoE]:
         return {name: m for name, m in self.named_modules() if isinstance(m, MoE)}

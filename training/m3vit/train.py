@@ -4,8 +4,8 @@
     torchrun --nproc_per_node=2 -m m3vit.train --config configs/rooms/m3vit_tiny.yaml train.epochs=3
 
 In `save_dir`: config.yaml, last.pt (written every minute, from which the same command goes on after any end), best.pt
-(the least validation loss), train.csv and validation.csv. A run that was killed and taken up again gives the same
-weights, bit by bit, as one that was not.
+(the least validation loss), train.csv (a row per step) and validation.csv (a row per evaluation). On processors a run
+that was killed and taken up again gives the same weights and rows, bit by bit, as one that was not.
 """
 
 from __future__ import annotations
@@ -13,14 +13,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import math
 import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from torch import Tensor, nn
@@ -33,7 +36,19 @@ from m3vit.data import Order, Samples, build_dataset
 from m3vit.parallel import World
 from m3vit.zoo import build_model
 
+UNITS = 100  # as their papers train them
 PRECISION = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# What a run that goes on must have in common with the one that it continues.
+SAME = (
+    "tasks", "model", "optimiser.name", "train.batch", "train.seed",
+    "data.name", "data.height", "data.width", "data.train", "data.seed", "data.augment",
+)  # fmt: skip
+
+Sample = dict[str, Tensor]
+
+
+class DivergedError(ArithmeticError):
+    """The loss or its gradient is not finite."""
 
 
 # --------------------------------------------------------------------------------------
@@ -41,29 +56,38 @@ PRECISION = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float
 
 
 def make_optimiser(config: OptimiserConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Weight decay is for matrices only, as is usual for transformers, when the optimiser is AdamW."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    """Weight decay is for everything with SGD, as M3ViT was trained, and for matrices only with AdamW.
+
+    With SGD the units of Cross-Stitch and NDDR-CNN learn UNITS times as fast as the rest.
+    """
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if config.name == "sgd":
-        return torch.optim.SGD(
-            parameters, config.lr, momentum=config.momentum, weight_decay=config.weight_decay
-        )
+        units: Any = getattr(model, "unit_parameters", list)
+        fast = {id(p) for p in units()}
+        groups = [
+            {"params": [p for _, p in named if id(p) not in fast], "times": 1},
+            {"params": [p for _, p in named if id(p) in fast], "times": UNITS},
+        ]
+        groups = [group for group in groups if group["params"]]
+        return torch.optim.SGD(groups, config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+    matrix = {name for name, p in named if p.dim() > 1 and name.endswith("weight")}
     groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+        {"params": [p for name, p in named if name in matrix], "weight_decay": config.weight_decay},
+        {"params": [p for name, p in named if name not in matrix], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, config.lr, betas=(config.momentum, 0.999))
 
 
 def learning_rate(config: OptimiserConfig, step: int, steps: int) -> float:
-    """At a step of a run of so many."""
+    """At a step, from 0 on, of a run of so many."""
     t = step / steps
     if t < config.warmup:
-        return config.lr * (step + 1) / (config.warmup * steps)
+        return config.lr * min(1.0, (step + 1) / (config.warmup * steps))
     t = (t - config.warmup) / (1 - config.warmup)
     if config.schedule == "poly":
         return config.lr * (1 - t) ** 0.9
     if config.schedule == "cosine":
-        return config.lr * 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * t))))
+        return config.lr * 0.5 * (1 + math.cos(math.pi * t))
     return config.lr
 
 
@@ -79,66 +103,130 @@ class Run:
     world: World
     model: nn.Module
     optimiser: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
+    scaler: torch.amp.GradScaler  # of float16's loss; does nothing otherwise
     train: Samples
     val: Samples
     folder: Path
-    epoch: int = 0
-    batch: int = 0  # of the epoch, the next one
-    step: int = 0
-    best: float = float("inf")
+    epoch: int = 0  # whole ones that are done
+    batch: int = 0  # steps of this epoch that are done
+    step: int = 0  # all steps that are done
+    best: float = float("inf")  # least validation loss
+    board: Any = None  # TensorBoard's writer, if wanted
     saved: float = field(default_factory=time.monotonic)
 
     @property
     def batches(self) -> int:
-        """Of an epoch; `accumulate` of them make a step."""
-        return len(self.train) // (self.config.train.batch // self.config.train.accumulate)
+        """Steps of an epoch."""
+        return len(self.train) // self.config.train.batch
 
     @property
     def steps(self) -> int:
-        return self.config.train.epochs * (self.batches // self.config.train.accumulate)
+        return self.config.train.epochs * self.batches
 
 
 def start(config: Config, world: World) -> Run:
     """Builds what a run needs; goes on with the last checkpoint, if there is one."""
-    torch.manual_seed(config.train.seed)
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     elif world.size > 1 and world.device.type == "cpu":
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // world.size))
-    each = config.train.batch // config.train.accumulate
-    if config.train.batch % config.train.accumulate or each < world.size:
-        raise ConfigError(
-            f"train.batch {config.train.batch} cannot be divided into {config.train.accumulate} passes of "
-            f"{world.size} processes"
-        )
-    train, val = (
-        build_dataset(config.data, s, config.task_list, config.train.seed) for s in ("train", "val")
-    )
-    if len(train) < each:
-        raise ConfigError(f"{len(train)} pictures do not fill a batch of {each}")
-    model = build_model(config).to(world.device)
-    parallel.broadcast(model, world)
-    parallel.share_statistics(model, world)
-    if config.train.expert_parallel:
-        parallel.shard_experts(model, world)
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", world.size))
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // here))
+    batch, passes = config.train.batch, config.train.accumulate
+    if batch % passes or batch // passes < world.size:
+        raise ConfigError(f"train.batch {batch} cannot be divided into {passes} passes of {world.size} processes")
+    try:
+        train, val = (build_dataset(config.data, s, config.task_list, config.train.seed) for s in ("train", "val"))
+        torch.manual_seed(config.train.seed)
+        model = build_model(config).to(world.device)
+        parallel.broadcast(model, world)
+        parallel.share_statistics(model, world)
+        if config.train.expert_parallel:
+            parallel.shard_experts(model, world)
+    except (OSError, ValueError) as error:
+        raise ConfigError(str(error)) from error
+    if len(train) < batch or len(val) < 1:
+        raise ConfigError(f"{len(train)} pictures to train with, {len(val)} to validate: train.batch is {batch}")
     scaler = torch.amp.GradScaler(world.device.type, enabled=config.train.precision == "float16")
-    run = Run(
-        config,
-        world,
-        model,
-        make_optimiser(config.optimiser, model),
-        scaler,
-        train,
-        val,
-        Path(config.save_dir),
-    )
+    optimiser = make_optimiser(config.optimiser, model)
+    run = Run(config, world, model, optimiser, scaler, train, val, Path(config.save_dir))
+    load(run)
+    world.barrier()
     if world.first:
         run.folder.mkdir(parents=True, exist_ok=True)
-        (run.folder / "config.yaml").write_text(yaml.safe_dump(config.as_dict(), sort_keys=False))
-    world.barrier()
-    load(run)
+        write(run.folder / "config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False))
+        cut_rows(run.folder / "train.csv", "step", run.step)
+        cut_rows(run.folder / "validation.csv", "epoch", run.epoch)
+        if config.train.tensorboard:
+            run.board = open_board(run)
     return run
+
+
+def train(run: Run) -> None:
+    config = run.config
+    while run.epoch < config.train.epochs:
+        train_one_epoch(run)
+        run.epoch, run.batch = run.epoch + 1, 0
+        if wants_evaluation(config, run.epoch):
+            found = evaluate(run)
+            log(run, "validation", {"step": run.step, "epoch": run.epoch, **found})
+            say(run, f"epoch {run.epoch}: " + ", ".join(f"{k} {v:.4g}" for k, v in found.items()))
+            if found["loss"] < run.best:
+                run.best = found["loss"]
+                save(run, "best.pt")
+        save(run, "last.pt")
+
+
+def train_one_epoch(run: Run) -> None:
+    """From step run.batch on."""
+    config, world = run.config.train, run.world
+    run.model.train()
+    each = config.batch // config.accumulate
+    part = parallel.shard_batch(each, world)
+    order = Order(len(run.train), each, config.seed, run.epoch, run.batch * config.accumulate, part)
+    loader = iter(DataLoader(run.train, batch_sampler=order, num_workers=run.config.data.workers))
+    hidden = not (world.first and sys.stderr.isatty())
+    title = f"epoch {run.epoch + 1}/{config.epochs}"
+    with tqdm(total=run.batches, initial=run.batch, desc=title, disable=hidden, leave=False) as bar:
+        while run.batch < run.batches:
+            step = [moved(next(loader), world.device) for _ in range(config.accumulate)]
+            found = take_step(run, add_gradients(run, step))
+            run.batch += 1
+            bar.update()
+            bar.set_postfix(loss=f"{found['loss']:.3f}")
+            save_now_and_then(run)
+
+
+def add_gradients(run: Run, step: Sequence[Sample]) -> dict[str, Tensor]:
+    """Of this process's share of a step, pass by pass; gives the parts of the loss."""
+    config = run.config
+    run.optimiser.zero_grad(set_to_none=True)
+    pixels = pixels_of(run, step)
+    sums: dict[str, Tensor] = {}
+    for number, sample in enumerate(step):
+        # The noise of the routers depends on the step and the process alone.
+        place = [config.train.seed, run.step, number, run.world.rank]
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]))
+        with precision(run):
+            outputs = run.model(sample["image"])
+        loss, each = losses.multitask(outputs, sample, config.task_list, config.loss_weights, pixels)
+        balance = auxiliary_loss(run.model)
+        whole = (loss + config.train.balance * balance) / len(step)
+        torch.autograd.backward(run.scaler.scale(whole))
+        for name, value in {"loss": loss, "balance": balance, **each}.items():
+            part = value.detach().float() / len(step)
+            sums[name] = sums[name] + part if name in sums else part
+    return sums
+
+
+def pixels_of(run: Run, step: Sequence[Sample]) -> losses.Pixels:
+    """The pixels to be judged in all passes and processes of a step, as a mean over these."""
+
+    @cache
+    def pixels(name: str, size: losses.Size) -> Tensor:
+        counts = [losses.count(name, losses.at_size(sample[name], size)) for sample in step]
+        return run.world.mean(torch.stack(counts).mean(0))
+
+    return pixels
 
 
 @contextlib.contextmanager
@@ -148,86 +236,67 @@ def precision(run: Run) -> Iterator[None]:
         yield
 
 
-def loss_of(
-    run: Run, outputs: Mapping[str, Tensor], sample: Mapping[str, Tensor]
-) -> tuple[Tensor, dict[str, Tensor]]:
-    config = run.config
-    return losses.multitask(outputs, sample, config.task_list, config.loss_weights, run.world.mean)
+def auxiliary_loss(model: nn.Module) -> Tensor:
+    """What a network adds to the tasks' losses: see zoo.py."""
+    loss: Any = model.auxiliary_loss
+    return loss()
 
 
-def train_one_epoch(run: Run) -> None:
-    """From batch run.batch on."""
-    config, world, model = run.config, run.world, run.model
-    model.train()
-    passes = config.train.accumulate
-    each = config.train.batch // passes
-    part = parallel.shard_batch(each, world)
-    order = Order(len(run.train), each, config.train.seed, run.epoch, run.batch, part)
-    loader = DataLoader(run.train, batch_sampler=order, num_workers=config.data.workers)
-    whole = run.batches // passes * passes  # batches that make whole steps
-    bar = tqdm(
-        total=whole, initial=run.batch, desc=f"epoch {run.epoch + 1}/{config.train.epochs}",
-        disable=not (world.first and sys.stderr.isatty()), leave=False,
-    )  # fmt: skip
-    sums: dict[str, Tensor] = {}
-    for sample in loader:
-        if run.batch == whole:
-            break
-        if run.batch % passes == 0:
-            run.optimiser.zero_grad(set_to_none=True)
-            sums = {}
-        # The noise of the gates depends on the step and the process alone.
-        torch.manual_seed(hash((config.train.seed, run.epoch, run.batch, world.rank)) % 2**63)
-        sample = {name: x.to(world.device) for name, x in sample.items()}
-        with precision(run):
-            outputs = model(sample["image"])
-        loss, each_loss = loss_of(run, outputs, sample)
-        balance = model.auxiliary_loss()
-        run.scaler.scale((loss + config.train.balance * balance) / passes).backward()
-        for name, value in {"loss": loss, "balance": balance, **each_loss}.items():
-            sums[name] = sums.get(name, 0.0) + value.detach() / passes
-        run.batch += 1
-        bar.update()
-        if run.batch % passes == 0:
-            take_step(run, sums)
-            bar.set_postfix(loss=f"{float(sums['loss']):.3f}")
-            maybe_save(run)
-    bar.close()
-
-
-def take_step(run: Run, sums: Mapping[str, Tensor]) -> None:
-    config = run.config.optimiser
+def take_step(run: Run, sums: Mapping[str, Tensor]) -> dict[str, float]:
+    """With the gradients of all processes; gives the loss and its parts, over all of them."""
+    config, world = run.config.optimiser, run.world
     rate = learning_rate(config, run.step, run.steps)
     for group in run.optimiser.param_groups:
-        group["lr"] = rate
-    parallel.average_gradients(run.model, run.world)
-    if config.clip > 0:
-        run.scaler.unscale_(run.optimiser)
-        parallel.clip_gradients(run.model, config.clip, run.world)
+        group["lr"] = rate * group.get("times", 1)
+    parallel.average_gradients(run.model, world)
+    run.scaler.unscale_(run.optimiser)
+    norm = parallel.gradient_norm(run.model, world)
+    means = world.mean(torch.stack([value.to(world.device) for value in sums.values()])).tolist()
+    found = dict(zip(sums, means, strict=True))
+    # float16 leaves out a step whose gradient is not finite, and scales the loss down.
+    finite = math.isfinite(found["loss"] + found["balance"]) and (math.isfinite(norm) or run.scaler.is_enabled())
+    if not finite:
+        parts = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
+        raise DivergedError(
+            f"step {run.step + 1} is not finite ({parts}, gradient {norm:.4g}); the weights of the last checkpoint are "
+            "as they were: try a lower optimiser.lr, or optimiser.clip=1"
+        )
+    if 0 < config.clip < norm < math.inf:
+        for p in run.model.parameters():
+            if p.grad is not None:
+                p.grad *= config.clip / norm
     run.scaler.step(run.optimiser)
     run.scaler.update()
     run.step += 1
-    means = {name: float(run.world.mean(value)) for name, value in sums.items()}
-    if run.world.first:
-        write_row(run.folder / "train.csv", {"step": run.step, "lr": rate, **means})
+    log(run, "train", {"step": run.step, "lr": rate, "gradient": norm, **found})
+    return found
 
 
 @torch.no_grad()
 def evaluate(run: Run) -> dict[str, float]:
-    """The validation loss, and every task's metrics. All processes do the same."""
+    """The validation loss per picture and, in the first process, every task's metrics.
+
+    The processes take turns with the pictures, and the first judges what all predict. All take part to the end, with
+    the last picture once more if need be, since one may have the experts that another needs.
+    """
+    world, tasks, count = run.world, run.config.task_list, len(run.val)
     run.model.eval()
-    scores = {task.name: metrics.make(task) for task in run.config.task_list}
-    loader = DataLoader(run.val, batch_size=1, num_workers=run.config.data.workers)
+    scores = {task.name: metrics.make(task) for task in tasks}
+    mine = [min(at + world.rank, count - 1) for at in range(0, count, world.size)]
+    loader = DataLoader(run.val, batch_size=1, sampler=mine, num_workers=run.config.data.workers)
     total = 0.0
-    for sample in loader:
-        moved = {name: x.to(run.world.device) for name, x in sample.items()}
-        outputs = run.model(moved["image"])
-        loss, _ = losses.multitask(outputs, moved, run.config.task_list, run.config.loss_weights)
-        total += float(loss) / len(loader)
+    for turn, stored in enumerate(loader):
+        sample = moved(stored, world.device)
+        outputs = run.model(sample["image"])
+        loss, _ = losses.multitask(outputs, sample, tasks, run.config.loss_weights)
+        valid = min(world.size, count - turn * world.size)
+        total += sum(float(x) for x in world.gather(loss)[:valid])
         for name, score in scores.items():
-            score.update(outputs[name].float().cpu(), sample[name])
-    found = {"loss": total}
-    for name, score in scores.items():
+            pairs = zip(world.gather(outputs[name].float()), world.gather(sample[name]), strict=True)
+            for prediction, target in list(pairs)[: valid if world.first else 0]:
+                score.update(prediction.cpu(), target.cpu())
+    found = {"loss": total / count}
+    for name, score in scores.items() if world.first else ():
         found |= {f"{name} {figure}": value for figure, value in score.compute().items()}
     return found
 
@@ -240,115 +309,140 @@ def wants_evaluation(config: Config, epoch: int) -> bool:
     return epoch % config.train.eval_every == 0 or epoch == last
 
 
-def train(run: Run) -> None:
-    config = run.config
-    while run.epoch < config.train.epochs:
-        train_one_epoch(run)
-        run.epoch, run.batch = run.epoch + 1, 0
-        if wants_evaluation(config, run.epoch):
-            found = evaluate(run)
-            if run.world.first:
-                write_row(
-                    run.folder / "validation.csv", {"step": run.step, "epoch": run.epoch, **found}
-                )
-                print(
-                    f"epoch {run.epoch}: " + ", ".join(f"{k} {v:.4g}" for k, v in found.items()),
-                    flush=True,
-                )
-            if found["loss"] < run.best:
-                run.best = found["loss"]
-                save(run, "best.pt")
-        save(run, "last.pt")
+def moved(sample: Mapping[str, Tensor], device: torch.device) -> Sample:
+    return {name: x.to(device) for name, x in sample.items()}
 
 
 # --------------------------------------------------------------------------------------
-# Files
+# Checkpoints
 
 
 def save(run: Run, name: str) -> None:
-    """Written beside, then moved: there is always a whole one."""
+    """Weights and moments by parameter name, experts whole: how many processes there were does not show."""
     model = parallel.full_state(run.model, dict(run.model.state_dict()), run.world)
     moments = moments_of(run)
     if run.world.first:
         state = {
             "config": run.config.as_dict(),
             "model": model,
-            "epoch": run.epoch, "batch": run.batch, "step": run.step, "best": run.best,
+            "epoch": run.epoch,
+            "batch": run.batch,
+            "step": run.step,
+            "best": run.best,
             "optimiser": moments,
             "scaler": run.scaler.state_dict(),
-        }  # fmt: skip
-        part = run.folder / f"{name}.part"
-        with part.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(run.folder / name)
+        }
+        write(run.folder / name, state)
     run.saved = time.monotonic()
     run.world.barrier()
 
 
-def maybe_save(run: Run) -> None:
-    """A checkpoint now and then; the first process says when."""
-    due = torch.tensor(
-        float(run.world.first and time.monotonic() - run.saved > run.config.train.save_every)
-    )
-    if float(run.world.mean(due.to(run.world.device))) > 0:
+def save_now_and_then(run: Run) -> None:
+    """The first process says when."""
+    due = run.world.first and time.monotonic() - run.saved >= run.config.train.save_every
+    if float(run.world.mean(torch.tensor(float(due), device=run.world.device))) > 0:
         save(run, "last.pt")
 
 
 def moments_of(run: Run) -> dict[str, dict[str, Tensor]]:
-    """What the optimiser remembers, by kind and parameter name, so that it does not depend on the processes."""
+    """What the optimiser remembers, by kind and parameter name."""
     kinds: dict[str, dict[str, Tensor]] = {}
     for name, p in run.model.named_parameters():
         for kind, value in run.optimiser.state.get(p, {}).items():
             if isinstance(value, Tensor):
                 kinds.setdefault(kind, {})[name] = value
-    return {
-        kind: parallel.full_state(run.model, values, run.world) for kind, values in kinds.items()
-    }
+    return {kind: parallel.full_state(run.model, values, run.world) for kind, values in kinds.items()}
 
 
 def load(run: Run) -> None:
     path = run.folder / "last.pt"
     if not path.exists():
         return
-    state = torch.load(path, map_location=run.world.device, weights_only=True)
-    if state["config"]["model"] != run.config.model or state["config"]["tasks"] != run.config.tasks:
-        raise ConfigError(f"{path} is of another network: choose another save_dir")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        before, now = state["config"], run.config.as_dict()
+    except Exception as error:  # what torch raises for a file that is none of its own is not written down
+        raise ConfigError(f"{path} is no checkpoint: {error}") from error
+    if other := [key for key in SAME if value_of(before, key) != value_of(now, key)]:
+        raise ConfigError(
+            f"{path} is of another run, whose {other[0]} is {value_of(before, other[0])}: choose another save_dir"
+        )
     run.model.load_state_dict(parallel.own_state(run.model, state["model"], run.world))
     for kind, values in state["optimiser"].items():
         own = parallel.own_state(run.model, values, run.world)
         for name, p in run.model.named_parameters():
-            if name in own:
-                run.optimiser.state[p][kind] = own[name].clone()
-    run.scaler.load_state_dict(state["scaler"])
-    run.epoch, run.batch, run.step, run.best = (
-        state[k] for k in ("epoch", "batch", "step", "best")
-    )
-    if run.world.first:
-        for log in ("train.csv", "validation.csv"):
-            cut_rows(run.folder / log, run.step)
-        print(f"goes on at step {run.step} of {run.steps}", flush=True)
+            if name in own:  # numbers of steps stay where the optimiser wants them
+                run.optimiser.state[p][kind] = own[name].to(p.device) if own[name].dim() else own[name]
+    if state["scaler"]:
+        run.scaler.load_state_dict(state["scaler"])
+    run.epoch, run.batch, run.step, run.best = (state[k] for k in ("epoch", "batch", "step", "best"))
+    say(run, f"goes on after step {run.step} of {run.steps}")
 
 
-def write_row(path: Path, row: Mapping[str, Any]) -> None:
-    new = not path.exists()
+def value_of(config: Mapping[str, Any], key: str) -> Any:
+    """Of a key like train.seed."""
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part)
+    return value
+
+
+# --------------------------------------------------------------------------------------
+# Files
+
+
+def write(path: Path, content: str | Mapping[str, Any]) -> None:
+    """Written beside, then moved: there is always a whole one. A text, or what torch.save makes of a state."""
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        if isinstance(content, str):
+            file.write(content.encode())
+        else:
+            torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def log(run: Run, name: str, row: Mapping[str, float]) -> None:
+    """A row of train.csv or validation.csv, and the same for TensorBoard."""
+    if not run.world.first:
+        return
+    path = run.folder / f"{name}.csv"
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, list(row))
-        if new:
+        if file.tell() == 0:
             writer.writeheader()
         writer.writerow(row)
+    if run.board is not None:
+        for key, value in row.items():
+            run.board.add_scalar(f"{name}/{key}", value, row["step"])
+        run.board.flush()
 
 
-def cut_rows(path: Path, step: int) -> None:
-    """Drops what was logged after the step."""
+def cut_rows(path: Path, column: str, last: int) -> None:
+    """Drops what was logged after the checkpoint, and a row that was not written to its end."""
     if not path.exists():
         return
-    with path.open(newline="") as file:
-        head, *rows = list(csv.reader(file))
-    kept = [row for row in rows if row and int(row[0]) <= step]
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([head, *kept])
+    text = path.read_text()
+    head, *rows = list(csv.reader(text[: text.rfind("\n") + 1].splitlines())) or [[]]
+    place = head.index(column) if column in head else None
+    kept = [row for row in rows if place is not None and len(row) == len(head) and int(row[place]) <= last]
+    lines = [",".join(row) + "\r\n" for row in ([head, *kept] if kept else [])]
+    write(path, "".join(lines))
+
+
+def open_board(run: Run) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ConfigError("train.tensorboard: pip install tensorboard") from error
+    return SummaryWriter(str(run.folder), purge_step=run.step + 1)
+
+
+def say(run: Run, text: str) -> None:
+    if run.world.first:
+        print(text, flush=True)
 
 
 # --------------------------------------------------------------------------------------
@@ -357,17 +451,16 @@ def cut_rows(path: Path, step: int) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m m3vit.train", description="Trains a network.")
     parser.add_argument("--config", required=True, metavar="FILE", help="YAML, see configs/")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="replaces a key: train.epochs=3"
-    )
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="replaces a key: train.epochs=3")
     arguments = parser.parse_args(argv)
     try:
         config = read(arguments.config, arguments.overrides)
         with parallel.world() as world:
             train(start(config, world))
-    except ConfigError as error:
-        print(f"train: {error}", file=sys.stderr)
-        return 2
+    except (ConfigError, DivergedError) as error:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"train: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
     return 0
 
 

@@ -24,7 +24,7 @@ MICRO: dict[str, Any] = {
 }
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def micro() -> Any:
     """A function that makes a micro network whose every parameter matters."""
 

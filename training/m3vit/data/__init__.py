@@ -15,11 +15,10 @@ from torch.utils.data import Dataset, Sampler
 
 from m3vit.config import DataConfig
 from m3vit.data import transforms
-from m3vit.data.folders import Cityscapes, Nyud, Pascal
-from m3vit.data.rooms import Rooms
+from m3vit.data.folders import Cityscapes, DataError, Folder, Nyud, Pascal
 from m3vit.tasks import Task
 
-FOLDERS = {"nyud": Nyud, "pascal": Pascal, "cityscapes": Cityscapes}
+FOLDERS: dict[str, type[Folder]] = {"nyud": Nyud, "pascal": Pascal, "cityscapes": Cityscapes}
 
 
 class Source(Protocol):
@@ -34,20 +33,24 @@ def source(config: DataConfig, split: str, tasks: Sequence[Task]) -> Source:
     """The pictures and labels as they are stored. split: "train" or "val"."""
     count = config.train if split == "train" else config.val
     if config.name == "rooms":
+        from m3vit.data.rooms import Rooms  # here, so that it can be run as a module without being imported twice
+
         count = count or (2000 if split == "train" else 250)
         cache = Path(config.cache) if config.cache else None
         return Rooms(split, count, config.height, config.width, config.seed, cache)
+    if not config.root:
+        raise DataError(f"data.root: the folder of {config.name} is not given")
     return FOLDERS[config.name](Path(config.root), split, [t.name for t in tasks], count)
 
 
 def augmentation(config: DataConfig) -> list[transforms.Transform]:
-    """Of training. For the folders that of Multi-Task-Learning-PyTorch."""
-    crop = transforms.Crop(config.height, config.width)
+    """Of training. For the folders that of Multi-Task-Learning-PyTorch, for Cityscapes that of MTAN."""
     if config.name == "rooms":  # rendered at its size
         return [transforms.flip, transforms.Colours()]
     if config.name == "pascal":
-        return [transforms.flip, transforms.ScaleRotate(), crop]
-    return [transforms.Scale(), crop, transforms.flip]
+        return [transforms.flip, transforms.ScaleRotate()]
+    middle = config.name == "nyud"
+    return [transforms.flip, transforms.ScaleCrop(config.height, config.width, middle=middle)]
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,9 @@ class Samples(Dataset[dict[str, Tensor]]):
     def __len__(self) -> int:
         return len(self.source)
 
+    def name(self, index: int) -> str:
+        return self.source.name(index)
+
     def __getitem__(self, place: int | tuple[int, int]) -> dict[str, Tensor]:
         """By number, or in training by epoch and number."""
         epoch, index = place if isinstance(place, tuple) else (0, place)
@@ -79,9 +85,7 @@ class Samples(Dataset[dict[str, Tensor]]):
 
 def build_dataset(config: DataConfig, split: str, tasks: Sequence[Task], seed: int = 0) -> Samples:
     augment = augmentation(config) if split == "train" and config.augment else ()
-    return Samples(
-        source(config, split, tasks), tasks, (config.height, config.width), augment, seed
-    )
+    return Samples(source(config, split, tasks), tasks, (config.height, config.width), augment, seed)
 
 
 @dataclass(frozen=True)
@@ -104,4 +108,4 @@ class Order(Sampler[list[tuple[int, int]]]):
         order = torch.randperm(self.count, generator=generator).tolist()
         for b in range(self.start, self.count // self.batch):
             batch = order[b * self.batch : (b + 1) * self.batch]
-            yield [(self.epoch, batch[i]) for i in self.part or range(self.batch)]
+            yield [(self.epoch, batch[i]) for i in (range(self.batch) if self.part is None else self.part)]

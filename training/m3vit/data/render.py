@@ -183,9 +183,7 @@ def _radius(solid: Solid) -> float:
     if solid.shape == BALL:
         return max(solid.size)
     x, y, z = solid.size
-    return float(
-        np.hypot(max(x, z), y) if solid.shape == CYLINDER else np.sqrt(x * x + y * y + z * z)
-    )
+    return float(np.hypot(max(x, z), y) if solid.shape == CYLINDER else np.sqrt(x * x + y * y + z * z))
 
 
 def _window(solid: Solid, camera: Camera, height: int, width: int) -> tuple[slice, slice] | None:
@@ -255,9 +253,9 @@ def _lit(scene: Scene, point: Array, normal: Array, view: Array, shine: Array) -
     light *= above
     for lamp in scene.lights:
         where = np.asarray(lamp.position, np.float32)
-        towards = np.broadcast_to(where * 100, point.shape) if lamp.sun else where - point
+        towards = np.broadcast_to(where * 100, point.shape) if lamp.sun else (where - point).astype(np.float32)
         distance = np.sqrt(dot(towards, towards))[:, None]
-        unit = towards / distance
+        unit = (towards / distance).astype(np.float32)
         facing = dot(normal, unit)
         fade = np.ones_like(facing) if lamp.sun else 1 / (1 + 0.08 * distance[:, 0] ** 2)
         lit = np.flatnonzero(facing > 0)
@@ -310,11 +308,12 @@ def render(scene: Scene, height: int, width: int) -> Rendering:
     first = np.array([m.colour for m in materials], np.float32)[of]
     second = np.array([m.second for m in materials], np.float32)[of]
     shine = np.array([m.shine for m in materials], np.float32)[of]
-    view = d / np.sqrt(dot(d, d))[:, None]
+    view = (d / np.sqrt(dot(d, d))[:, None]).astype(np.float32)
     up = np.clip(rays[..., 1] / np.sqrt(dot(rays, rays)) * 2, 0, 1)[..., None]
     low, high = (np.asarray(c, np.float32) for c in scene.sky)
     colour = low + up * (high - low)
-    colour[seen] = (first + mix * (second - first)) * _lit(scene, point, normal, view, shine)
+    surface = (first + mix * (second - first)).astype(np.float32)
+    colour[seen] = surface * _lit(scene, point, normal, view, shine)
 
     normals = np.zeros((height, width, 3), np.float32)
     normals[seen] = normal @ camera.rotation * np.array([1, 1, -1], np.float32)
@@ -324,6 +323,4 @@ def render(scene: Scene, height: int, width: int) -> Rendering:
     part[seen] = np.array([s.part for s in solids])[of]
     instance[seen] = np.array([s.instance for s in solids])[of]
     depth[~seen] = 0
-    return Rendering(
-        np.clip(colour, 0, 1).astype(np.float32), depth, normals, label, part, instance
-    )
+    return Rendering(np.clip(colour, 0, 1).astype(np.float32), depth, normals, label, part, instance)

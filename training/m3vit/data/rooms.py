@@ -5,21 +5,28 @@ what was rendered. What a pixel is (semseg), how far (depth), which way it faces
 (human_parts) come from the ray caster; edges are where neighbouring pixels belong to different things; salient is the
 thing that takes the eye: the largest product of visible size and nearness to the picture's middle, people and balls
 counting twice, and all others that reach half of that.
+
+    python -m m3vit.data.rooms --preview sheet.png
 """
 
 from __future__ import annotations
 
+import argparse
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from torch.utils.data import Dataset
 
-from m3vit.data import render
+from m3vit import draw
+from m3vit.data import render, transforms
 from m3vit.data.render import BALL, BOX, CYLINDER, ROOM, Camera, Light, Material, Scene, Solid, turn
+from m3vit.tasks import TASK_SETS
 
 CLASSES = (
     "wall", "floor", "ceiling", "window", "door", "picture", "table", "chair", "sofa", "bed", "shelf",
@@ -29,7 +36,7 @@ PARTS = ("none", "head", "torso", "upper arm", "lower arm", "upper leg", "lower 
 LABEL = {name: number for number, name in enumerate(CLASSES)}
 TASKS = ("semseg", "human_parts", "sal", "edge", "normals", "depth")
 THINGS = tuple(
-    LABEL[c] for c in "picture table chair sofa bed shelf lamp plant ball person car".split()
+    LABEL[c] for c in ["picture", "table", "chair", "sofa", "bed", "shelf", "lamp", "plant", "ball", "person", "car"]
 )
 SPLITS = {"train": 0, "val": 1, "test": 2}
 
@@ -60,9 +67,7 @@ class Builder:
         texture = int(self.random.choice(textures or (render.PLAIN,)))
         first = self.colour()
         second = tuple(float(np.clip(c + self.random.normal(0, 0.2), 0.05, 0.95)) for c in first)
-        return Material(
-            first, (second[0], second[1], second[2]), texture, self.number(0.2, 0.8), shine
-        )
+        return Material(first, (second[0], second[1], second[2]), texture, self.number(0.2, 0.8), shine)
 
     def wood(self) -> Material:
         tone = self.number(0.3, 0.8)
@@ -85,9 +90,7 @@ class Builder:
 class Thing:
     """One instance: solids given in its own frame."""
 
-    def __init__(
-        self, builder: Builder, label: int, instance: int, at: Point, rotation: render.Array
-    ) -> None:
+    def __init__(self, builder: Builder, label: int, instance: int, at: Point, rotation: render.Array) -> None:
         self.builder, self.label, self.instance = builder, label, instance
         self.at, self.rotation = np.array(at), rotation
 
@@ -118,9 +121,7 @@ class Thing:
     def box(self, centre: Point, size: Point, material: Material) -> None:
         self.add(BOX, centre, size, material)
 
-    def limb(
-        self, start: Point, end: Point, radius: float, material: Material, part: int = 0
-    ) -> None:
+    def limb(self, start: Point, end: Point, radius: float, material: Material, part: int = 0) -> None:
         """A cylinder from one point to another."""
         a, b = np.array(start), np.array(end)
         length = float(np.linalg.norm(b - a))
@@ -180,9 +181,7 @@ def shelf(b: Builder, at: Point, angle: float) -> None:
         t.box((0, y, 0), (w, 0.02, 0.16), wood)
         if i < boards:
             wide, tall = b.number(0.2, 0.8) * w, b.number(0.1, 0.28) * 2 * h / boards
-            t.box(
-                (w - wide - 0.03, y + 0.02 + tall, 0), (wide, tall, 0.1), b.material(render.STRIPES)
-            )
+            t.box((w - wide - 0.03, y + 0.02 + tall, 0), (wide, tall, 0.1), b.material(render.STRIPES))
 
 
 def lamp(b: Builder, at: Point, angle: float) -> None:
@@ -230,9 +229,7 @@ def tree(b: Builder, at: Point, angle: float) -> None:
 def leaves(b: Builder) -> Material:
     green = b.number(0.35, 0.65)
     dark = (0.12, green * 0.6, 0.08)
-    return Material(
-        (b.number(0.1, 0.35), green, b.number(0.05, 0.2)), dark, render.GRAIN, b.number(0.1, 0.3)
-    )
+    return Material((b.number(0.1, 0.35), green, b.number(0.05, 0.2)), dark, render.GRAIN, b.number(0.1, 0.3))
 
 
 def ball(b: Builder, at: Point, angle: float) -> None:
@@ -331,9 +328,7 @@ def indoor(random: np.random.Generator) -> Scene:
         for _ in range(int(random.integers(1, 3)))
     ]
     ambient = b.number(0.25, 0.45)
-    return Scene(
-        b.solids, camera, lights, (ambient, ambient, ambient), ((0, 0, 0), (0, 0, 0)), LABEL["wall"]
-    )
+    return Scene(b.solids, camera, lights, (ambient, ambient, ambient), ((0, 0, 0), (0, 0, 0)), LABEL["wall"])
 
 
 def _stand(b: Builder, make: Any, w: float, d: float, radius: float) -> None:
@@ -355,9 +350,7 @@ def _walls(b: Builder, w: float, h: float, d: float) -> None:
     white = b.number(0.8, 0.95)
     b.thing("ceiling", (0, 2 * h, 0)).box((0, 0, 0), (w, 0.02, d), Material((white, white, white)))
     if b.chance(0.5):
-        b.thing(
-            "rug", (b.number(-0.4, 0.4) * w, 0.015, b.number(-0.3, 0.6) * d), b.number(-0.3, 0.3)
-        ).box(
+        b.thing("rug", (b.number(-0.4, 0.4) * w, 0.015, b.number(-0.3, 0.6) * d), b.number(-0.3, 0.3)).box(
             (0, 0, 0),
             (b.number(0.5, 1.0), 0.01, b.number(0.4, 0.9)),
             b.material(render.STRIPES, render.CHECKER),
@@ -384,9 +377,7 @@ def _hang(b: Builder, what: str, at: Point, angle: float, h: float) -> None:
         t.add(BALL, (0.33, 1.0, -0.06), (0.03, 0.03, 0.03), Material((0.8, 0.7, 0.3), shine=0.8))
         t.add(BALL, (0.33, 1.0, 0.06), (0.03, 0.03, 0.03), Material((0.8, 0.7, 0.3), shine=0.8))
     elif what == "window":
-        pane = Material(
-            (b.number(0.6, 0.9), b.number(0.8, 0.95), 1.0), (0.9, 0.9, 0.9), render.PANES, 0.4
-        )
+        pane = Material((b.number(0.6, 0.9), b.number(0.8, 0.95), 1.0), (0.9, 0.9, 0.9), render.PANES, 0.4)
         t.box((0, 1.5, 0), (0.45, 0.5, 0.03), pane)
         t.box((0, 0.98, 0), (0.5, 0.03, 0.08), frame)
     else:
@@ -453,9 +444,7 @@ def street(random: np.random.Generator) -> Scene:
     ambient = b.number(0.3, 0.5)
     blue = b.number(0.7, 1.0)
     sky = ((0.8, 0.85, 0.9), (0.35 * blue, 0.55 * blue, blue))
-    return Scene(
-        b.solids, camera, [sun], (ambient * 0.9, ambient * 0.95, ambient * 1.1), sky, LABEL["sky"]
-    )
+    return Scene(b.solids, camera, [sun], (ambient * 0.9, ambient * 0.95, ambient * 1.1), sky, LABEL["sky"])
 
 
 # ---- labels and the data set ----------------------------------------------------------------------
@@ -491,13 +480,13 @@ def scene_of(seed: int, split: str, index: int) -> tuple[Scene, np.random.Genera
 
 def sensor(colour: render.Array, random: np.random.Generator) -> NDArray[np.uint8]:
     """What a camera makes of it: exposure, white balance, a soft lens, noise. [H, W, 3]."""
-    colour = colour * random.uniform(0.85, 1.25) * random.uniform(0.93, 1.07, 3).astype(np.float32)
-    soft = colour.copy()
-    soft[:, 1:-1] = 0.2 * colour[:, :-2] + 0.6 * colour[:, 1:-1] + 0.2 * colour[:, 2:]
-    colour = soft.copy()
-    colour[1:-1] = 0.2 * soft[:-2] + 0.6 * soft[1:-1] + 0.2 * soft[2:]
-    colour = colour + random.normal(0, random.uniform(0.005, 0.03), colour.shape)
-    return (np.clip(colour, 0, 1) ** (1 / 1.4) * 255 + 0.5).astype(np.uint8)
+    exposed = colour * random.uniform(0.85, 1.25) * random.uniform(0.93, 1.07, 3).astype(np.float32)
+    across = exposed.copy()
+    across[:, 1:-1] = 0.2 * exposed[:, :-2] + 0.6 * exposed[:, 1:-1] + 0.2 * exposed[:, 2:]
+    soft = across.copy()
+    soft[1:-1] = 0.2 * across[:-2] + 0.6 * across[1:-1] + 0.2 * across[2:]
+    noisy = soft + random.normal(0, random.uniform(0.005, 0.03), soft.shape)
+    return (np.clip(noisy, 0, 1) ** (1 / 1.4) * 255 + 0.5).astype(np.uint8)
 
 
 def make(seed: int, split: str, index: int, height: int, width: int) -> dict[str, NDArray[Any]]:
@@ -530,13 +519,8 @@ class Rooms(Dataset[dict[str, NDArray[Any]]]):
     ) -> None:
         if split not in SPLITS:
             raise ValueError(f"a split is one of {', '.join(SPLITS)}, not {split!r}")
-        self.split, self.count, self.height, self.width, self.seed = (
-            split,
-            count,
-            height,
-            width,
-            seed,
-        )
+        self.split, self.count, self.seed = split, count, seed
+        self.height, self.width = height, width
         self.folder = cache / f"rooms-{height}x{width}-{seed}" / split if cache else None
         if self.folder:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -555,7 +539,42 @@ class Rooms(Dataset[dict[str, NDArray[Any]]]):
         path = self.folder / f"{index:06d}.npz"
         if not path.exists():
             part = path.with_suffix(f".{os.getpid()}.npz")
-            np.savez(part, **make(self.seed, self.split, index, self.height, self.width))
+            made: dict[str, Any] = make(self.seed, self.split, index, self.height, self.width)
+            np.savez(part, **made)
             part.replace(path)
         with np.load(path) as stored:
             return dict(stored)
+
+
+def preview(scenes: Rooms, numbers: Sequence[int]) -> NDArray[np.uint8]:
+    """A row for each scene: the picture and its labels, in the order of the tasks. White lines between."""
+    line = 1
+    rows = []
+    for number in numbers:
+        sample = transforms.tensors(scenes[number])
+        pictures = [draw.photo(sample["image"]), *(draw.picture(t, sample[t.name]) for t in TASK_SETS["rooms"])]
+        framed = [np.pad(p, ((0, line), (0, line), (0, 0)), constant_values=255) for p in pictures]
+        rows.append(np.concatenate(framed, 1))
+    return np.concatenate(rows)[:-line, :-line]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m m3vit.data.rooms", description="Draws scenes and their labels.")
+    parser.add_argument("--preview", required=True, metavar="FILE.png")
+    parser.add_argument("--count", type=int, default=6, metavar="N", help="scenes (6)")
+    parser.add_argument("--first", type=int, default=0, metavar="N", help="number of the first one (0)")
+    parser.add_argument("--size", type=int, nargs=2, default=(128, 256), metavar=("H", "W"), help="pixels (128 256)")
+    parser.add_argument("--split", choices=sorted(SPLITS), default="train")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args(argv)
+    if arguments.count < 1 or arguments.first < 0 or min(arguments.size) < 1:
+        parser.error("--count and --size are at least 1, --first is at least 0")
+    last = arguments.first + arguments.count
+    height, width = arguments.size
+    scenes = Rooms(arguments.split, last, height, width, arguments.seed)
+    Image.fromarray(preview(scenes, range(arguments.first, last))).save(arguments.preview)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
