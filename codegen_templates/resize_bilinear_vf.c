@@ -1,7 +1,7 @@
 /* Bilinear resampling of channels-last pictures, float32, on vectors of channels:
  * y[i][j] = wy0 (wx0 x[r0][c0] + wx1 x[r0][c1]) + wy1 (wx0 x[r1][c0] + wx1 x[r1][c1]).
- * x: [n, h, w, channels], packed; y: [n, oh, ow, channels], its pixels `pitch` elements apart; rows and columns: two source indices for each output row or
- * column; wy and wx: two weights for each.
+ * x: [n, h, w, channels], packed; y: [n, oh, ow, channels], its pixels `pitch` elements apart; rows and columns: two
+ * source indices for each output row or column; wy and wx: two weights for each.
  */
 #include "defaults.h"
 /* holes */

@@ -5,7 +5,8 @@
  * by zero gives 0. Of libm only exact functions are used (sqrt, floor, ceil, trunc, rint, fmod).
  *
  * Errors (largest, against the exact value):  exp, log, erf, tanh, sigmoid, softplus under 3 ULP (exp under 1);
- * gelu and gelu_tanh within 2e-7 (1 + |x|); gelu by a table (see vf_gelu) has no tail below -5.8. Polynomials are minimax fits of our own.
+ * gelu and gelu_tanh within 2e-7 (1 + |x|); gelu by a table (see vf_gelu) has no tail below -5.8. Polynomials are
+ * minimax fits of our own.
  */
 #ifndef MOECC_MATH_H
 #define MOECC_MATH_H
@@ -53,7 +54,8 @@ static inline vf vf_exp2(vf x) {
 }
 
 /* 2^x for x <= 0 within 1.6e-7 of it, the cheapest: from -100 on it falls no further. For softmax, where what is that
- * small does not count, but products with it have to stay clear of denormal numbers, which are slow. n = round(x) stands in the low bits of x + 1.5 * 2^23. */
+ * small does not count, but products with it have to stay clear of denormal numbers, which are slow. n = round(x)
+ * stands in the low bits of x + 1.5 * 2^23. */
 static inline vf vf_exp2_neg(vf x) {
   const vf magic = vf_set1(0x1.8p23f);
   x = vf_max(vf_set1(-100.0f), x);

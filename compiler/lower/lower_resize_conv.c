@@ -239,9 +239,7 @@ static Kernel *point_kernel(Program *p, Tile tile, const Epilogue *e, Tile last,
   if (e->function) holes[n++] = (Hole){"EPILOGUE", e->function};
   if (result->function) holes[n++] = (Hole){"RESULT", renamed(c, result->function)};
   return low_kernel(p, "resize_conv_point",
-                    ctx_format(c, "resize_conv_point_f32_%dx%d%s_%dx%d%s", tile.mr, tile.nr, e->suffix, last.mr,
-                               last.nr, result->suffix),
-                    holes);
+                    ctx_format(c, "resize_conv_point_f32_%dx%d_%dx%d", tile.mr, tile.nr, last.mr, last.nr), holes);
 }
 
 static void point_step(Program *p, Node *point, const Resized *r, const View *y, int64_t pitch) {
