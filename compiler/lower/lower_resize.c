@@ -388,7 +388,8 @@ void lower_resize(Program *p, Node *n) {
 
 static Resize read_linear(Program *p, const Node *n) {
   Resize r = read_resize(p, n);
-  for (int k = 0; k < r.n_axes; k++) make_taps(p->ctx, &r, &r.axis[k]);
+  if (r.n_axes != 2) ctx_fail(p->ctx, n, "only rows and columns are resampled in bands");
+  for (int k = 0; k < 2; k++) make_taps(p->ctx, &r, &r.axis[k]);
   return r;
 }
 

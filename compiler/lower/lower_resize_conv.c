@@ -159,7 +159,7 @@ static Resized prepare(Program *p, Node *n, const char *kernel, const RowBand *x
   r.m = n->out[0]->shape.dim[1].n;
   r.taps = r.rows.taps * r.columns.taps;
   r.tile = gemm_tile(p, kernel, r.rows.in * r.columns.in, r.m, r.taps * r.c);
-  if (y) r.rows = extent_part(p, r.rows, y->first, y->view.dim[2], x->first, x->view.dim[2]);
+  if (x && y) r.rows = extent_part(p, r.rows, y->first, y->view.dim[2], x->first, x->view.dim[2]);
   r.macs = r.x.dim[0] * r.rows.in * r.columns.in * r.taps * r.c * r.m;
   r.strip = choose_strip(p->target, &r.rows, &r.columns, r.tile);
   return r;
