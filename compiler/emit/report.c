@@ -10,12 +10,6 @@ static const char *quoted(Ctx *c, const char *text) { return json_text(c, text ?
 
 static bool in_task(const Step *s, size_t task) { return s->tasks >> task & 1; }
 
-static int64_t step_macs(const Step *s) {
-  int64_t macs = s->macs;
-  for (size_t i = 0; i < s->n_body; i++) macs += s->body[i].macs;
-  return macs;
-}
-
 static int64_t step_bytes(const Step *s) {
   int64_t bytes = s->bytes;
   for (size_t i = 0; i < s->n_body; i++) bytes += s->body[i].bytes;
@@ -37,17 +31,11 @@ static uint64_t task_weights(const Emission *e, size_t task) {
   return bytes;
 }
 
-/* How often a step takes a slot of its unit, at most. */
-static int64_t most_takes(const Step *s) {
-  if (s->kind != STEP_EXPERTS) return 1;
-  return s->token_major || s->queue_entries < s->experts ? s->queue_entries : s->experts;
-}
-
 /* Bytes that one call takes of weights, at most. */
 static uint64_t task_loads(const Emission *e, size_t task) {
   uint64_t bytes = 0;
   for (const Step *s = e->program->first; s; s = s->next)
-    if (s->unit && in_task(s, task)) bytes += e->pack[s->unit->id].bytes * (uint64_t)most_takes(s);
+    if (s->unit && in_task(s, task)) bytes += e->pack[s->unit->id].bytes * (uint64_t)step_most_takes(s);
   return bytes;
 }
 

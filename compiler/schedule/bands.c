@@ -15,11 +15,6 @@ typedef struct {
 
 static size_t task_count(const Program *p) { return p->graph->n_tasks ? p->graph->n_tasks : 1; }
 
-static int64_t most_takes(const Step *s) {
-  if (s->kind != STEP_EXPERTS) return 1;
-  return s->token_major || s->queue_entries < s->experts ? s->queue_entries : s->experts;
-}
-
 static BandCost cost_of(const Program *p, const Schedule *s) {
   size_t n = task_count(p);
   BandCost cost = {.bands = p->bands ? p->bands : 1, .links = p->band_links};
@@ -30,9 +25,8 @@ static BandCost cost_of(const Program *p, const Schedule *s) {
     cost.arena[t] = arena_of_task(s, t) + scratch_of_task(s, t);
     for (const Step *step = p->first; step; step = step->next) {
       if (!(step->tasks >> t & 1)) continue;
-      cost.macs[t] += step->macs;
-      for (size_t b = 0; b < step->n_body; b++) cost.macs[t] += step->body[b].macs;
-      if (step->unit) cost.loads[t] += step->unit->bytes * most_takes(step);
+      cost.macs[t] += step_macs(step);
+      if (step->unit) cost.loads[t] += step->unit->bytes * step_most_takes(step);
     }
   }
   return cost;

@@ -24,6 +24,17 @@ void step_storages(const Step *s, void (*fn)(void *self, Storage *st, bool write
   if (s->queue_begin) fn(self, s->queue_begin, false);
 }
 
+int64_t step_macs(const Step *s) {
+  int64_t macs = s->macs;
+  for (size_t i = 0; i < s->n_body; i++) macs += s->body[i].macs;
+  return macs;
+}
+
+int64_t step_most_takes(const Step *s) {
+  if (s->kind != STEP_EXPERTS) return 1;
+  return s->token_major || s->queue_entries < s->experts ? s->queue_entries : s->experts;
+}
+
 static int64_t args_scratch_each(const Step *s) {
   int64_t bytes = 0;
   for (size_t i = 0; i < s->n_args; i++)
