@@ -1,6 +1,6 @@
 /* One expert's first layer on its queue: hidden[r] = COMBINE(x[token[first + r]] W + b, hidden[r]), float32.
  * x: rows of k contiguous elements, x_row apart, read in place. w: panels of NR columns as for matmul. b: n elements or
- * NULL. hidden: `count` dense rows of n. COMBINE is the activation; for a second layer that multiplies the first one's
+ * NULL. hidden: `count` rows of n, hidden_row apart. COMBINE is the activation; for a second layer that multiplies the first one's
  * result it uses `before`. Any sizes >= 1. Tiles and threads as in matmul.
  */
 #include "defaults.h"
@@ -18,7 +18,7 @@ typedef struct {
   const float *x, *w, *b;
   const uint32_t *token;
   float *hidden;
-  size_t x_row, count, k, n, panels, blocks;
+  size_t x_row, count, k, n, hidden_row, panels, blocks;
 } KERNEL_args;
 
 MOECC_APART void KERNEL_tile(size_t rows, const float *const *x, size_t k, const float *w, moecc_fetch fetch,
@@ -30,7 +30,7 @@ MOECC_APART void KERNEL_tile(size_t rows, const float *const *x, size_t k, const
 static void KERNEL_finish(const KERNEL_args *a, const float *sum, size_t row, size_t rows, size_t col) {
   const size_t columns = a->n - col < NR ? a->n - col : NR;
   for (size_t r = 0; r < rows; r++, sum += NR) {
-    float *h = a->hidden + (row + r) * a->n + col;
+    float *h = a->hidden + (row + r) * a->hidden_row + col;
     for (size_t c = 0; c < columns; c += VF_LANES) {
       const size_t lanes = columns - c < VF_LANES ? columns - c : VF_LANES;
       const vf bias = a->b ? vf_load_some(a->b + col + c, lanes) : vf_zero();
@@ -59,8 +59,9 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
 }
 
 void KERNEL(const moecc_pool *pool, const float *x, const float *w, const float *b, const uint32_t *token,
-            float *hidden, size_t first, size_t count, size_t x_row, size_t k, size_t n, size_t block) {
+            float *hidden, size_t first, size_t count, size_t x_row, size_t k, size_t n, size_t hidden_row,
+            size_t block) {
   size_t panels = (n + NR - 1) / NR, blocks = (count + block - 1) / block;
-  const KERNEL_args a = {x, w, b, token + first, hidden, x_row, count, k, n, panels, blocks};
+  const KERNEL_args a = {x, w, b, token + first, hidden, x_row, count, k, n, hidden_row, panels, blocks};
   moecc_for(pool, KERNEL_part, &a, blocks * panels);
 }

@@ -1,6 +1,6 @@
 /* One expert's last layer on its queue: y[token[first + r]] += weight[first + r] * (hidden[r] W + b), float32.
- * hidden: `count` dense rows of k. w: panels of NR columns as for matmul. b: n elements or NULL. y: dense rows of n; a
- * token is at most once in a queue, so rows never meet. Any sizes >= 1. Tiles and threads as in matmul.
+ * hidden: `count` dense rows of k. w: panels of NR columns as for matmul. b: n elements or NULL. y: rows of n, y_row
+ * apart; a token is at most once in a queue, so rows never meet. Any sizes >= 1. Tiles and threads as in matmul.
  */
 #include "defaults.h"
 /* holes */
@@ -13,7 +13,7 @@ typedef struct {
   const float *hidden, *w, *b, *weight;
   const uint32_t *token;
   float *y;
-  size_t count, k, n, panels, blocks;
+  size_t count, k, n, y_row, panels, blocks;
 } KERNEL_args;
 
 MOECC_APART void KERNEL_tile(size_t rows, const float *const *x, size_t k, const float *w, moecc_fetch fetch,
@@ -25,7 +25,7 @@ MOECC_APART void KERNEL_tile(size_t rows, const float *const *x, size_t k, const
 static void KERNEL_finish(const KERNEL_args *a, const float *sum, size_t row, size_t rows, size_t col) {
   const size_t columns = a->n - col < NR ? a->n - col : NR;
   for (size_t r = 0; r < rows; r++, sum += NR) {
-    float *y = a->y + a->token[row + r] * a->n + col;
+    float *y = a->y + a->token[row + r] * a->y_row + col;
     const vf weight = vf_set1(a->weight[row + r]);
     for (size_t c = 0; c < columns; c += VF_LANES) {
       const size_t lanes = columns - c < VF_LANES ? columns - c : VF_LANES;
@@ -38,7 +38,7 @@ static void KERNEL_finish(const KERNEL_args *a, const float *sum, size_t row, si
 /* Brings the tokens' rows of a tile near, while it is computed: they lie anywhere. */
 static void KERNEL_touch(const KERNEL_args *a, size_t row, size_t rows, size_t col) {
   for (size_t r = row; r < row + rows; r++) {
-    const float *y = a->y + a->token[r] * a->n;
+    const float *y = a->y + a->token[r] * a->y_row;
     for (size_t c = col; c < col + NR && c < a->n; c += MOECC_LINE) moecc_touch(y + c);
   }
 }
@@ -64,8 +64,8 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
 }
 
 void KERNEL(const moecc_pool *pool, const float *hidden, const float *w, const float *b, const uint32_t *token,
-            const float *weight, float *y, size_t first, size_t count, size_t k, size_t n, size_t block) {
+            const float *weight, float *y, size_t first, size_t count, size_t k, size_t n, size_t y_row, size_t block) {
   size_t panels = (n + NR - 1) / NR, blocks = (count + block - 1) / block;
-  const KERNEL_args a = {hidden, w, b, weight + first, token + first, y, count, k, n, panels, blocks};
+  const KERNEL_args a = {hidden, w, b, weight + first, token + first, y, count, k, n, y_row, panels, blocks};
   moecc_for(pool, KERNEL_part, &a, blocks * panels);
 }

@@ -2,7 +2,9 @@
  *   m[r][c][n] = EPILOGUE(the convolution of the resampled picture, as in resize_conv)
  *   y[r][c][q] = RESULT(sum over n of m[r][c][n] * v[n][q])
  * x, w, wy, wx, rows, columns: as for resize_conv, and the table but for its pitch, which is that of y's pixels. v:
- * panels of Q columns, each n times Q elements, the last filled up with zeros; q: columns of y. Any sizes >= 1.
+ * panels of Q columns, each n times Q elements, the last filled up with zeros; q: columns of y. Of the `all` columns of
+ * m a call makes n, from column `first` on, and adds to what the ones before have left in y; only the last call
+ * completes the sums. Any sizes >= 1.
  * Work items: images, bands of columns, blocks of rows. A thread goes through all panels of m, ascending, for its
  * blocks of a band: what it makes of a panel for a few pixels, the nearest cache holds, and it is multiplied and added
  * to y before the next few are made. So each element of y is one sum with n ascending, which waits in y for the next
@@ -38,7 +40,7 @@ typedef struct {
   const float *v;
   float *y;
   const moecc_operand *o, *result_o;
-  size_t q;
+  size_t q, first, all;
 } KERNEL_args;
 
 MOECC_APART void KERNEL_tile(size_t rows, const float *const *x, size_t length, const float *w, moecc_fetch fetch,
@@ -85,7 +87,7 @@ static void KERNEL_complete(const KERNEL_args *a, const float *sum, size_t row, 
 static void KERNEL_point(const KERNEL_args *a, size_t panel, size_t row, size_t pixels, const float *m) {
   const size_t n = (size_t)a->in.s->n, from = panel * NR, depth = n - from < NR ? n - from : NR;
   const size_t pitch = (size_t)a->in.s->pitch, tiles = (pixels + P - 1) / P;
-  const int more = from > 0, last = from + depth == n;
+  const int more = a->first + from > 0, last = a->first + from + depth == a->all;
   for (size_t t = 0; t < tiles; t++) {
     const size_t first = moecc_cut(pixels, tiles, t), rows = moecc_cut(pixels, tiles, t + 1) - first;
     const float *at[P], *v = a->v + from * Q;
@@ -178,13 +180,13 @@ static void KERNEL_part(const void *args, size_t begin, size_t end, unsigned thr
 void KERNEL(const moecc_pool *pool, const float *x, const float *w, const float *wy, const float *wx,
             const moecc_operand *o, const float *v, float *y, const moecc_operand *result_o, float *scratch,
             size_t scratch_size, int64_t *lists, size_t lists_size, const int64_t *shape, const int64_t *rows,
-            const int64_t *columns, size_t q) {
+            const int64_t *columns, size_t q, size_t first, size_t all) {
   moecc_resize_shape s;
   memcpy(&s, shape, sizeof s);
   const size_t panels = ((size_t)s.n + NR - 1) / NR, bands = (size_t)((s.x.out + s.band - 1) / s.band);
   const size_t blocks = (size_t)((s.y.out + s.block - 1) / s.block);
   const moecc_resize_args in = {x,       w,  wy,           wx,         scratch, lists, rows,
                                 columns, &s, scratch_size, lists_size, panels,  bands, blocks};
-  const KERNEL_args a = {in, v, y, o, result_o, q};
+  const KERNEL_args a = {in, v, y, o, result_o, q, first, all};
   moecc_for(pool, KERNEL_part, &a, (size_t)s.images * bands * blocks);
 }

@@ -74,6 +74,7 @@ static Program *lower_in_bands(void *self, int bands, int links) {
   p->tuning = l->options->tuning;
   p->bands = bands;
   p->band_links = links;
+  p->unit_bytes = l->options->weights == WEIGHTS_STREAM ? l->options->stream_buffer : 0;
   program_lower(p);
   interrupt_check(l->graph->ctx);
   return p;

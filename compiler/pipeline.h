@@ -4,6 +4,8 @@
 
 #include "emit/emit.h"
 
+enum { STREAM_BUFFER = 1200000 }; /* bytes of one buffer, if nobody says otherwise */
+
 typedef struct {
   const char *model; /* path of the ONNX file */
   const char *out;   /* folder */
@@ -20,7 +22,8 @@ typedef struct {
   size_t n_outputs;
   const Target *target;
   WeightsMode weights;
-  int64_t arena; /* the most bytes that a task's arena and scratch may take with one thread; 0: any */
+  int64_t stream_buffer; /* WEIGHTS_STREAM: bytes of one buffer, as far as units can be cut to it */
+  int64_t arena;         /* the most bytes that a task's arena and scratch may take with one thread; 0: any */
   bool token_major;
   const struct Tuning *tuning; /* measured tiles (lower/tuning.h), or NULL */
   PassOptions passes;

@@ -109,6 +109,9 @@ static void set_weights(Options *o, const char *v) {
                                                                     : WEIGHTS_STREAM;
 }
 static void set_arena(Options *o, const char *v) { o->compile.arena = whole_number(o, "--arena", v, 1); }
+static void set_stream_buffer(Options *o, const char *v) {
+  o->compile.stream_buffer = whole_number(o, "--stream-buffer", v, 1);
+}
 static void set_precision(Options *o, const char *v) {
   static const char *const choices[] = {"f32", "bf16", "int8", NULL};
   if (strcmp(one_of(o, "--precision", v, choices), "f32") != 0)
@@ -183,8 +186,9 @@ static const OptionInfo options[] = {
     {"--arena", "BYTES", FOR_COMPILE | RUNS, set_arena,
      "the most memory that a task may take with one thread, stream buffers aside: chains of pictures\n"
      "are computed in bands as far as that takes; the results are the same (default: any)"},
-    {"--stream-buffer", "BYTES", FOR_COMPILE, set_later,
-     "not built yet: the two buffers are as large as the largest unit"},
+    {"--stream-buffer", "BYTES", FOR_COMPILE, set_stream_buffer,
+     "with --weights stream: bytes of each of the two buffers (default: 1200000). Weights that do not fit\n"
+     "are cut along output channels; what cannot be cut makes the buffers larger"},
     {"--resident", "BYTES", FOR_COMPILE, set_later, "not built yet"},
     {"--precision", "P", FOR_COMPILE, set_precision, "f32 (default; bf16 and int8 are not built yet)"},
     {"--moe", "ORDER", FOR_COMPILE | RUNS, set_moe,
@@ -312,6 +316,8 @@ static void add_argument(Options *o, const char *text) {
 static void check_options(Options *o) {
   if (o->quiet && o->verbose) usage_error(o, "--quiet and --verbose exclude each other%s%s", "", "");
   if (o->json && o->text) usage_error(o, "--json and --text exclude each other%s%s", "", "");
+  if (o->compile.stream_buffer && o->compile.weights != WEIGHTS_STREAM)
+    usage_error(o, "--stream-buffer is for --weights stream%s%s", "", "");
   if (o->all_tasks && o->compile.n_tasks)
     usage_error(o, "--task all is all of them; do not name \"%s\" as well%s", o->compile.tasks[0], "");
 }
@@ -330,6 +336,7 @@ void options_read(Options *o, Command command, int argc, char **argv) {
       add_argument(o, argv[i]);
   }
   check_options(o);
+  if (!o->compile.stream_buffer) o->compile.stream_buffer = STREAM_BUFFER;
   if (o->tune) o->compile.tuning = tuning_read(o->ctx, o->tune, o->compile.target);
   o->compile.model = o->argument[0];
 }

@@ -69,6 +69,11 @@ typedef struct {
   Text early, late;
 } FileTables;
 void emit_layer(Emission *e, Text *t, FileTables *tables, const Segment *segment, const Layer *l);
+/* Between segments a call asks for what the next one takes first, which the frame says (`then`). The constants of these
+ * units for the file of a task's function, n_tasks being N_all. */
+bool emit_asks_ahead(const Emission *e);
+const Unit *unit_after(const Emission *e, size_t segment, size_t task); /* or NULL */
+void emit_entry_units(Emission *e, Text *t, size_t task);
 const char *segment_function(Emission *e, size_t segment);
 const char *segment_region(Emission *e, size_t segment); /* the frame's field that says where its values are */
 

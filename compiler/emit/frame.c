@@ -28,6 +28,8 @@ static void add_regions(Emission *e, Columns *lines) {
   if (task_has_own(e)) columns_add(lines, "  unsigned char *task;", "/* values that only this task needs */");
   columns_add(lines, "  unsigned char *scratch;", "/* what each thread has for itself, one behind the other */");
   columns_add(lines, "  size_t threads;", NULL);
+  if (emit_asks_ahead(e))
+    columns_add(lines, "  const moecc_unit *then;", "/* weights to ask for at a segment's end */");
 }
 
 static void add_ports(Emission *e, Text *t, const Port *port, size_t n, bool input) {
@@ -93,7 +95,7 @@ static int64_t region_base(const Emission *e, size_t segment, size_t task) {
 static void fill_frame(Emission *e, Text *t, size_t task) {
   const Schedule *s = e->schedule;
   bool all = task == e->n_tasks, own = false;
-  text_add(t, "  %s%s_frame f = {\n", all ? "" : "const ", e->name);
+  text_add(t, "  %s%s_frame f = {\n", all || emit_asks_ahead(e) ? "" : "const ", e->name);
   for (size_t i = 0; i < s->n_segments; i++) {
     const char *region = segment_region(e, i);
     if (!runs(e, i, task) || (own && strcmp(region, "task") == 0)) continue;
@@ -112,6 +114,7 @@ static void fill_frame(Emission *e, Text *t, size_t task) {
 static void run_segments(Emission *e, Text *t, size_t task) {
   int64_t own = -1;
   const char *condition = "";
+  const Unit *then = NULL;
   for (size_t i = 0; i < e->schedule->n_segments; i++) {
     if (!runs(e, i, task)) continue;
     if (strcmp(segment_region(e, i), "task") == 0) {
@@ -119,6 +122,10 @@ static void run_segments(Emission *e, Text *t, size_t task) {
       if (own >= 0 && base != own) line_add(t, "  f.task = %s;", arena_at(e, base));
       own = base;
     }
+    const Unit *after = emit_asks_ahead(e) ? unit_after(e, i, task) : NULL;
+    if (after) line_add(t, "  f.then = &unit_%s;", after->name);
+    if (then && !after) line_add(t, "  f.then = NULL;");
+    then = after;
     line_add(t, "  %sstatus = %s(m, &f);", condition, segment_function(e, i));
     condition = "if (!status) ";
   }
@@ -126,6 +133,7 @@ static void run_segments(Emission *e, Text *t, size_t task) {
 
 void emit_entry(Emission *e, Text *t, size_t task) {
   bool all = task == e->n_tasks;
+  emit_entry_units(e, t, task);
   text_add(t, "\n");
   emit_prototype(e, t, task, " {");
   check_arguments(e, t, task);

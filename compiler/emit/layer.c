@@ -139,16 +139,18 @@ static size_t place_in_segment(const Segment *segment, const Step *s) {
   return i;
 }
 
-/* The unit to ask for once this step's is there: the next step's, unless that one's is chosen by a router. */
-static const Unit *next_unit(const Segment *segment, const Step *s) {
+/* What to ask for once this step's unit is there: the next step's, unless that one's is chosen by a router; behind the
+ * segment's last, what the call goes on with. */
+static const char *next_unit(const Function *f, const Step *s) {
+  const Segment *segment = f->segment;
   for (size_t i = place_in_segment(segment, s) + 1; i < segment->n_steps; i++)
-    if (segment->step[i]->unit) return segment->step[i]->kind == STEP_EXPERTS ? NULL : segment->step[i]->unit;
-  return NULL;
+    if (segment->step[i]->unit)
+      return unit_reference(f->e, segment->step[i]->kind == STEP_EXPERTS ? NULL : segment->step[i]->unit);
+  return emit_asks_ahead(f->e) ? "f->then" : "NULL";
 }
 
 static void emit_take(Function *f, const Step *s) {
-  line_add(f->out, "  w = moecc_take(&m->c.weights, %s, %s, &status);", unit_reference(f->e, s->unit),
-           unit_reference(f->e, next_unit(f->segment, s)));
+  line_add(f->out, "  w = moecc_take(&m->c.weights, %s, %s, &status);", unit_reference(f->e, s->unit), next_unit(f, s));
   line_add(f->out, "  if (!w) return status;");
 }
 
@@ -174,12 +176,40 @@ static void emit_mark(Function *f, const Step *s) { line_add(f->out, "%*sMOECC_S
 
 /* ---- expert loops ---- */
 
-static void emit_body(Function *f, const Step *s, const char *first, const char *count) {
+/* The expert after this one, as C: is there one, and which; what to ask for if there is none is the next step's. */
+typedef struct {
+  const char *exists, *index;
+} Following;
+
+/* Takes unit number i of the loop's and asks for the one behind it: of the same expert, or of the one that follows. */
+static void emit_take_expert(Function *f, const Step *s, size_t i, Following next) {
+  const Unit *own = step_unit(s, i), *behind = step_unit(s, i + 1);
+  const char *unit = unit_reference(f->e, own), *last = next_unit(f, s);
+  Text *t = f->out;
+  if (behind)
+    line_add(t, "    w = moecc_take_expert(&m->c.weights, %s, e, %s, e, &status);", unit, unit_reference(f->e, behind));
+  else {
+    line_add(t, "    const moecc_unit *ahead = %s ? %s : %s;", next.exists, unit_reference(f->e, s->unit), last);
+    line_add(t, "    w = moecc_take_expert(&m->c.weights, %s, e, ahead, %s ? %s : 0, &status);", unit, next.exists,
+             next.index);
+  }
+  line_add(t, "    if (!w) return status;");
+}
+
+/* The body's calls, each behind the take of its unit. */
+static void emit_body(Function *f, const Step *s, const char *first, const char *count, Following next) {
+  const Unit *held = NULL;
   f->indent = 4;
-  line_add(f->out, "    MOECC_EXPERT(e, %s);", count);
-  for (size_t i = 0; i < s->n_body; i++) {
-    emit_mark(f, &s->body[i]);
-    emit_call(f, &s->body[i], first, count);
+  for (size_t i = 0, taken = 0; i < s->n_body; i++) {
+    const Step *call = &s->body[i];
+    if (call->unit && call->unit != held) {
+      if (taken > 0) emit_mark(f, s);
+      emit_take_expert(f, s, taken++, next);
+      held = call->unit;
+    }
+    if (i == 0) line_add(f->out, "    MOECC_EXPERT(e, %s);", count);
+    emit_mark(f, call);
+    emit_call(f, call, first, count);
   }
   f->indent = 2;
   text_add(f->out, "  }\n");
@@ -188,35 +218,29 @@ static void emit_body(Function *f, const Step *s, const char *first, const char 
 /* Expert-major: each expert that has tokens once, in ascending order. */
 static void emit_expert_major(Function *f, const Step *s) {
   Text *t = f->out;
-  const char *begin = f->local[s->queue_begin->id], *unit = unit_reference(f->e, s->unit);
+  const char *begin = f->local[s->queue_begin->id];
   long long n = (long long)s->experts;
+  const Following following = {ctx_format(f->e->ctx, "next < %lld", n), "next"};
   text_add(t, "\n  /* Expert by expert; the next one with tokens loads meanwhile. */\n");
   line_add(t, "  for (size_t e = moecc_next_expert(%s, 0, %lld), next; e < %lld; e = next) {", begin, n, n);
   line_add(t, "    MOECC_STEP(%d);", s->number);
   line_add(t, "    next = moecc_next_expert(%s, e + 1, %lld);", begin, n);
-  line_add(t, "    const moecc_unit *ahead = next < %lld ? %s : %s;", n, unit,
-           unit_reference(f->e, next_unit(f->segment, s)));
-  line_add(t, "    w = moecc_take_expert(&m->c.weights, %s, e, ahead, next < %lld ? next : 0, &status);", unit, n);
-  line_add(t, "    if (!w) return status;");
   line_add(t, "    const size_t first = %s[e], count = %s[e + 1] - first;", begin, begin);
-  emit_body(f, s, "first", "count");
+  emit_body(f, s, "first", "count", following);
 }
 
 /* Token-major: each token's experts, ascending, before the next token's. The queues are then the pairs of a token and
  * an expert as the router wrote them. */
 static void emit_token_major(Function *f, const Step *s) {
   Text *t = f->out;
-  const char *chosen = f->local[s->queue_begin->id], *unit = unit_reference(f->e, s->unit);
+  const char *chosen = f->local[s->queue_begin->id];
   long long n = (long long)s->queue_entries;
+  const Following following = {ctx_format(f->e->ctx, "i + 1 < %lld", n), ctx_format(f->e->ctx, "%s[i + 1]", chosen)};
   text_add(t, "\n  /* Token by token, each with its experts; the next one loads meanwhile. */\n");
   line_add(t, "  for (size_t i = 0; i < %lld; i++) {", n);
   line_add(t, "    MOECC_STEP(%d);", s->number);
-  line_add(t, "    const moecc_unit *ahead = i + 1 < %lld ? %s : %s;", n, unit,
-           unit_reference(f->e, next_unit(f->segment, s)));
-  line_add(t, "    const size_t e = %s[i], next = i + 1 < %lld ? %s[i + 1] : 0;", chosen, n, chosen);
-  line_add(t, "    w = moecc_take_expert(&m->c.weights, %s, e, ahead, next, &status);", unit);
-  line_add(t, "    if (!w) return status;");
-  emit_body(f, s, "i", "1");
+  line_add(t, "    const size_t e = %s[i];", chosen);
+  emit_body(f, s, "i", "1", following);
 }
 
 /* ---- the function ---- */

@@ -16,6 +16,14 @@ static int64_t step_bytes(const Step *s) {
   return bytes;
 }
 
+/* Bytes of what the step takes at once; of an expert loop, of one expert. */
+static int64_t unit_bytes(const Step *s) {
+  const Unit *u;
+  int64_t bytes = 0;
+  for (size_t i = 0; (u = step_unit(s, i)); i++) bytes += u->bytes;
+  return bytes;
+}
+
 static int64_t task_macs(const Emission *e, size_t task) {
   int64_t macs = 0;
   for (const Step *s = e->program->first; s; s = s->next)
@@ -35,7 +43,7 @@ static uint64_t task_weights(const Emission *e, size_t task) {
 static uint64_t task_loads(const Emission *e, size_t task) {
   uint64_t bytes = 0;
   for (const Step *s = e->program->first; s; s = s->next)
-    if (s->unit && in_task(s, task)) bytes += e->pack[s->unit->id].bytes * (uint64_t)step_most_takes(s);
+    if (in_task(s, task)) bytes += (uint64_t)step_most_loads(s);
   return bytes;
 }
 
@@ -64,8 +72,8 @@ static void add_queues(Emission *e, Text *t, size_t task) {
     if (s->kind != STEP_EXPERTS || !in_task(s, task)) continue;
     text_add(t, "%s\n        {\"layer\": %s, \"node\": %s, ", first ? "" : ",", quoted(e->ctx, s->layer),
              quoted(e->ctx, s->node->name));
-    text_add(t, "\"unit_id\": %d, \"experts\": %lld, \"entries\": %lld, \"bytes_per_expert\": %llu}", s->unit->id,
-             (long long)s->experts, (long long)s->queue_entries, (unsigned long long)e->pack[s->unit->id].bytes);
+    text_add(t, "\"unit_id\": %d, \"experts\": %lld, \"entries\": %lld, \"bytes_per_expert\": %lld}", s->unit->id,
+             (long long)s->experts, (long long)s->queue_entries, (long long)unit_bytes(s));
     first = false;
   }
   text_add(t, "%s],\n", first ? "" : "\n      ");
@@ -112,6 +120,16 @@ static void add_bands(Emission *e, Text *t, size_t task) {
   text_add(t, "},\n");
 }
 
+static void add_units(Emission *e, Text *t, const Step *s) {
+  const Unit *u;
+  if (!s->unit) return;
+  text_add(t, ", \"unit\": %s, \"bytes\": %lld", quoted(e->ctx, s->unit->name), (long long)unit_bytes(s));
+  if (!step_unit(s, 1)) return;
+  text_add(t, ", \"units\": [");
+  for (size_t i = 0; (u = step_unit(s, i)); i++) text_add(t, "%s%s", i ? ", " : "", quoted(e->ctx, u->name));
+  text_add(t, "]");
+}
+
 static void add_step(Emission *e, Text *t, const Step *s) {
   text_add(t, "        {\"step\": %d, \"layer\": %s, \"node\": %s, \"operator\": %s, \"kernel\": ", s->number,
            quoted(e->ctx, s->layer), quoted(e->ctx, s->node->name),
@@ -126,9 +144,7 @@ static void add_step(Emission *e, Text *t, const Step *s) {
   if (s->band_rows)
     text_add(t, ", \"rows\": [%lld, %lld]", (long long)s->band_first, (long long)(s->band_first + s->band_rows - 1));
   text_add(t, ", \"macs\": %lld, \"moved_bytes\": %lld", (long long)step_macs(s), (long long)step_bytes(s));
-  if (s->unit)
-    text_add(t, ", \"unit\": %s, \"bytes\": %llu", quoted(e->ctx, s->unit->name),
-             (unsigned long long)e->pack[s->unit->id].bytes);
+  add_units(e, t, s);
   text_add(t, "}");
 }
 

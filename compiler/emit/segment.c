@@ -32,17 +32,7 @@ static void emit_unit(Emission *e, Text *t, const Unit *u) {
            (unsigned long long)p->offset, (unsigned long long)p->bytes, (unsigned long long)p->stride, p->count, u->id);
 }
 
-/* The units that the segment's steps use, in their order, as constants of its file. */
-static void emit_units(Emission *e, Text *t, const Segment *s) {
-  bool *done = ctx_array(e->ctx, e->program->n_units + 1, sizeof *done);
-  const Unit **unit = ctx_array(e->ctx, s->n_steps + 1, sizeof *unit);
-  size_t n = 0;
-  for (size_t i = 0; i < s->n_steps; i++) {
-    const Unit *u = s->step[i]->unit;
-    if (!u || done[u->id]) continue;
-    done[u->id] = true;
-    unit[n++] = u;
-  }
+static void emit_unit_list(Emission *e, Text *t, const Unit *const *unit, size_t n) {
   for (size_t i = 0; i < n && e->weights == WEIGHTS_EMBED; i++)
     line_add(t, "extern const uint64_t %s_w_%s[];", e->name, unit[i]->name);
   if (n)
@@ -51,6 +41,67 @@ static void emit_units(Emission *e, Text *t, const Segment *s) {
              "in the pack. */\n",
              e->weights == WEIGHTS_EMBED ? "\n" : "");
   for (size_t i = 0; i < n; i++) emit_unit(e, t, unit[i]);
+}
+
+/* The units that the segment's steps use, in their order, as constants of its file. */
+static void emit_units(Emission *e, Text *t, const Segment *s) {
+  bool *done = ctx_array(e->ctx, e->program->n_units + 1, sizeof *done);
+  const Unit **unit = ctx_array(e->ctx, e->program->n_units + 1, sizeof *unit), *u;
+  size_t n = 0;
+  for (size_t i = 0; i < s->n_steps; i++)
+    for (size_t k = 0; (u = step_unit(s->step[i], k)); k++) {
+      if (done[u->id]) continue;
+      done[u->id] = true;
+      unit[n++] = u;
+    }
+  emit_unit_list(e, t, unit, n);
+}
+
+/* ---- what a call goes on with ---- */
+
+bool emit_asks_ahead(const Emission *e) { return e->weights != WEIGHTS_EMBED && e->schedule->n_segments > 1; }
+
+/* What the segment takes first, unless a router chooses it. */
+static const Unit *first_unit(const Segment *s) {
+  for (size_t i = 0; i < s->n_steps; i++)
+    if (s->step[i]->unit) return s->step[i]->kind == STEP_EXPERTS ? NULL : s->step[i]->unit;
+  return NULL;
+}
+
+const Unit *unit_after(const Emission *e, size_t segment, size_t task) {
+  for (size_t i = segment + 1; i < e->schedule->n_segments; i++)
+    if (task == e->n_tasks || segment_serves(&e->schedule->segment[i], task))
+      return first_unit(&e->schedule->segment[i]);
+  return NULL;
+}
+
+static bool takes(const Segment *s, const Unit *wanted) {
+  const Unit *u;
+  for (size_t i = 0; i < s->n_steps; i++)
+    for (size_t k = 0; (u = step_unit(s->step[i], k)); k++)
+      if (u == wanted) return true;
+  return false;
+}
+
+/* Are its constants in the file of the task's function, because of the task's own segment? */
+static bool in_file(const Emission *e, size_t task, const Unit *u) {
+  for (size_t i = 0; i < e->schedule->n_segments; i++)
+    if (e->schedule->segment[i].tasks == (uint64_t)1 << task && takes(&e->schedule->segment[i], u)) return true;
+  return false;
+}
+
+void emit_entry_units(Emission *e, Text *t, size_t task) {
+  const bool all = task == e->n_tasks;
+  const Unit **unit = ctx_array(e->ctx, e->schedule->n_segments + 1, sizeof *unit);
+  size_t n = 0;
+  for (size_t i = 0; i < e->schedule->n_segments && emit_asks_ahead(e); i++) {
+    const Unit *u = all || segment_serves(&e->schedule->segment[i], task) ? unit_after(e, i, task) : NULL;
+    bool known = !u || (!all && in_file(e, task, u));
+    for (size_t k = 0; k < n; k++) known |= unit[k] == u;
+    if (!known) unit[n++] = u;
+  }
+  if (n) text_add(t, "\n");
+  emit_unit_list(e, t, unit, n);
 }
 
 /* ---- the segment ---- */

@@ -239,6 +239,7 @@ static void add_operand(EpilogueMaker *m, Epilogue *e, int i, Text *loads) {
   if (e->n_operands > 8) ctx_fail(c, m->node, "a fused expression reads more than 8 operands");
   e->operand[k] = b;
   e->row_stride[k] = row;
+  e->by_column[k] = kind == READ_DENSE;
   const char *at = row ? ctx_format(c, " + row * o[%d].row", k) : "";
   m->row_used |= row != 0;
   m->column_used |= kind == READ_DENSE;
@@ -307,4 +308,40 @@ Epilogue low_epilogue(Program *p, Node *n, int rank, const int64_t *dim, const i
   e.function = text.text;
   e.suffix = epilogue_suffix(c, n, n->expr, &e, slot);
   return e;
+}
+
+/* Rows that a constant operand has. */
+static int64_t constant_rows(const View *w, int64_t row) {
+  return row > 0 ? (tensor_count(w->constant) - w->offset + row - 1) / row : 1;
+}
+
+/* Columns first … first + count - 1 of a constant operand, as a constant of their own. */
+static View constant_columns(Program *p, const View *w, int64_t row, int64_t first, int64_t count) {
+  const int64_t rows = constant_rows(w, row), dim[2] = {rows, count};
+  const float *from = (const float *)w->constant->data + w->offset + first;
+  Tensor *t = tensor_new(p->ctx, DT_F32, 2, dim, NULL);
+  float *out = tensor_writable(t);
+  for (int64_t r = 0; r < rows; r++) memcpy(out + r * count, from + r * row, (size_t)count * sizeof *out);
+  return (View){.constant = t, .dtype = DT_F32, .rank = 2, .dim = {rows, count}, .stride = {count, 1}};
+}
+
+Epilogue low_epilogue_columns(Program *p, const Epilogue *e, int64_t first, int64_t count) {
+  Epilogue part = *e;
+  for (int i = 0; i < e->n_operands; i++) {
+    if (!e->by_column[i]) continue;
+    if (!e->operand[i].constant) {
+      part.operand[i].offset += first;
+      continue;
+    }
+    part.operand[i] = constant_columns(p, &e->operand[i], e->row_stride[i], first, count);
+    if (e->row_stride[i]) part.row_stride[i] = count;
+  }
+  return part;
+}
+
+int64_t low_epilogue_bytes(const Epilogue *e) {
+  int64_t bytes = 0;
+  for (int i = 0; i < e->n_operands; i++)
+    if (e->by_column[i] && e->operand[i].constant) bytes += 4 * constant_rows(&e->operand[i], e->row_stride[i]);
+  return bytes;
 }

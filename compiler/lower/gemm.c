@@ -68,7 +68,7 @@ float gemm_number(const Tensor *t, int64_t i) {
 
 static void write_panels(const UnitPart *part, int64_t expert, void *dst) {
   int64_t n = part->param[0], k = part->param[1], nr = part->param[2];
-  int64_t k_stride = part->param[3], n_stride = part->param[4], from = part->param[5] + expert * k * n;
+  int64_t k_stride = part->param[3], n_stride = part->param[4], from = part->param[5] + expert * part->param[6];
   float *out = dst;
   for (int64_t panel = 0; panel < n; panel += nr)
     for (int64_t i = 0; i < k; i++, out += nr)
@@ -78,26 +78,41 @@ static void write_panels(const UnitPart *part, int64_t expert, void *dst) {
 
 int64_t gemm_panel_bytes(Matrix m, Tile tile) { return up(m.n, tile.nr) * tile.nr * m.k * 4; }
 
+Matrix matrix_columns(Matrix m, int64_t first, int64_t count) {
+  m.offset += first * m.n_stride;
+  m.n = count;
+  return m;
+}
+
+int64_t gemm_piece(const Program *p, int64_t n, int nr, int64_t each, int64_t more) {
+  enum { GAPS = 256 }; /* between the parts of a unit, and its checksum */
+  int64_t room = p->unit_bytes - more - GAPS, panels = up(n, nr), most = room / (each * nr);
+  if (!p->unit_bytes || panels <= most || panels < 2) return n;
+  int64_t pieces = up(panels, most > 1 ? most : 1);
+  return up(panels, pieces) * nr;
+}
+
 void gemm_weight(Program *p, Step *s, const Tensor *source, Matrix m, Tile tile) {
-  const int64_t param[6] = {m.n, m.k, tile.nr, m.k_stride, m.n_stride, m.offset};
+  const int64_t param[UNIT_PARAMS] = {m.n, m.k, tile.nr, m.k_stride, m.n_stride, m.offset, m.expert};
   low_weight(p, s, DT_F32, gemm_panel_bytes(m, tile), source, write_panels, param, LAYOUT_PANELS);
 }
 
 static void write_conv_panels(const UnitPart *part, int64_t expert, void *dst) {
   (void)expert;
   int64_t n = part->param[0], c = part->param[1], taps = part->param[2], nr = part->param[3], groups = part->param[4];
+  int64_t first = part->param[5];
   float *out = dst;
   for (int64_t g = 0; g < groups; g++)
     for (int64_t panel = 0; panel < n; panel += nr)
       for (int64_t tap = 0; tap < taps; tap++)
         for (int64_t i = 0; i < c; i++, out += nr)
           for (int64_t j = 0; j < nr && panel + j < n; j++)
-            out[j] = gemm_number(part->source, ((g * n + panel + j) * c + i) * taps + tap);
+            out[j] = gemm_number(part->source, ((first + g * n + panel + j) * c + i) * taps + tap);
 }
 
-void gemm_conv_weight(Program *p, Step *s, const Tensor *source, int64_t groups, int64_t n, int64_t c, int64_t taps,
-                      Tile tile) {
-  const int64_t param[6] = {n, c, taps, tile.nr, groups, 0};
+void gemm_conv_weight(Program *p, Step *s, const Tensor *source, int64_t first, int64_t groups, int64_t n, int64_t c,
+                      int64_t taps, Tile tile) {
+  const int64_t param[UNIT_PARAMS] = {n, c, taps, tile.nr, groups, first};
   int64_t bytes = groups * up(n, tile.nr) * tile.nr * c * taps * 4;
   low_weight(p, s, DT_F32, bytes, source, write_conv_panels, param, LAYOUT_CONV_PANELS);
 }
@@ -225,27 +240,44 @@ Kernel *gemm_kernel(Program *p, const char *template, Tile tile, const Epilogue 
   return low_kernel(p, template, ctx_format(c, "%s_f32_%sx%s%s", template, rows, columns, e->suffix), holes);
 }
 
-Step *gemm_matmul(Program *p, const Node *n, const View *x, const Tensor *w, Matrix m, const View *y,
-                  const Epilogue *e) {
-  return gemm_matmul_rows(p, n, x, w, m, y, m.n, e);
+void gemm_result(Step *s, const View *y, bool more) {
+  if (more)
+    low_update(s, y);
+  else
+    low_write(s, y);
 }
 
-Step *gemm_matmul_rows(Program *p, const Node *n, const View *x, const Tensor *w, Matrix m, const View *y,
-                       int64_t y_row, const Epilogue *e) {
-  int64_t rows = x->dim[0];
-  Tile tile = gemm_tile(p, "matmul", rows, m.n, m.k);
+static void matmul_step(Program *p, const Node *n, const View *x, const Tensor *w, Matrix m, const View *y,
+                        int64_t y_row, bool more, const Epilogue *e, Tile tile) {
+  int64_t rows = x->dim[0], depth = gemm_depth(p->target, rows, m);
   Step *s = low_call(p, n, gemm_kernel(p, "matmul", tile, e));
   s->macs = rows * m.n * m.k;
   low_read(s, x);
   gemm_weight(p, s, w, m, tile);
-  low_write(s, y);
+  gemm_result(s, y, more);
   low_operands(s, e);
   low_size(s, rows > 1 ? x->stride[0] : m.k);
   low_size(s, y_row);
   low_size(s, rows);
   low_size(s, m.k);
   low_size(s, m.n);
-  low_size(s, gemm_depth(p->target, rows, m));
-  low_size(s, gemm_block(p->target, tile, rows, gemm_depth(p->target, rows, m), m.n));
-  return s;
+  low_size(s, depth);
+  low_size(s, gemm_block(p->target, tile, rows, depth, m.n));
+}
+
+void gemm_matmul(Program *p, const Node *n, const View *x, const Tensor *w, Matrix m, const View *y, int axis,
+                 int64_t y_row, const Epilogue *e) {
+  Tile tile = gemm_tile(p, "matmul", x->dim[0], m.n, m.k);
+  int64_t piece = gemm_piece(p, m.n, tile.nr, 4 * m.k + low_epilogue_bytes(e), 0);
+  if (piece == m.n) {
+    matmul_step(p, n, x, w, m, y, y_row, false, e, tile);
+    return;
+  }
+  for (int64_t at = 0; at < m.n; at += piece) {
+    int64_t count = m.n - at < piece ? m.n - at : piece;
+    View columns = view_slice(y, axis, at, count, 1);
+    Epilogue own = low_epilogue_columns(p, e, at, count);
+    tile = gemm_tile(p, "matmul", x->dim[0], m.n, m.k);
+    matmul_step(p, n, x, w, matrix_columns(m, at, count), &columns, y_row, at > 0, &own, tile);
+  }
 }

@@ -22,29 +22,35 @@ double gemm_cost(const Target *t, Tile tile, int64_t rows, int64_t columns);
 int64_t gemm_block(const Target *t, Tile tile, int64_t rows, int64_t length, int64_t columns);
 
 /* Adds to step s the panels of a constant matrix W with k rows and n columns, element (i, j) of expert e at
- * offset + e * k * n + i * k_stride + j * n_stride of the source: panels of tile.nr columns, k ascending, the last
- * panel filled up with zeros. */
+ * offset + e * expert + i * k_stride + j * n_stride of the source: panels of tile.nr columns, k ascending, the last panel
+ * filled up with zeros. */
 typedef struct {
-  int64_t k, n, k_stride, n_stride, offset;
+  int64_t k, n, k_stride, n_stride, offset, expert;
 } Matrix;
+/* Some of its columns. */
+Matrix matrix_columns(Matrix m, int64_t first, int64_t count);
+/* How many of n columns go in one weight unit: all, or whole panels of nr, in pieces of about the same width, so that
+ * units keep within Program.unit_bytes. each: bytes of weights for a column; more: bytes of a unit besides. */
+int64_t gemm_piece(const Program *p, int64_t n, int nr, int64_t each, int64_t more);
 /* How much of k the kernel `matmul` works on at a time. */
 int64_t gemm_depth(const Target *t, int64_t rows, Matrix m);
 void gemm_weight(Program *p, Step *s, const Tensor *source, Matrix m, Tile tile);
 int64_t gemm_panel_bytes(Matrix m, Tile tile);
-/* The same for a convolution's weights [groups * n][c][taps]: row tap * c_count + c of each group's panels. */
-void gemm_conv_weight(Program *p, Step *s, const Tensor *source, int64_t groups, int64_t n, int64_t c, int64_t taps,
-                      Tile tile);
+/* The same for a convolution's weights [groups * n][c][taps], from output channel `first` on: row tap * c_count + c of
+ * each group's panels. */
+void gemm_conv_weight(Program *p, Step *s, const Tensor *source, int64_t first, int64_t groups, int64_t n, int64_t c,
+                      int64_t taps, Tile tile);
 /* Ids of packings, in UnitPart.layout. */
 enum { LAYOUT_PANELS = 1, LAYOUT_CONV_PANELS, LAYOUT_DEPTHWISE, LAYOUT_FLOAT };
 /* Element i of a float tensor of any float type. */
 float gemm_number(const Tensor *t, int64_t i);
 
-/* y = epilogue(x W): a step of the kernel `matmul` for n. x: rows by k, rows dense (view of rank 2); y: dense. */
-Step *gemm_matmul(Program *p, const Node *n, const View *x, const Tensor *w, Matrix m, const View *y,
-                  const Epilogue *e);
-/* The same with rows of y that are y_row elements apart. */
-Step *gemm_matmul_rows(Program *p, const Node *n, const View *x, const Tensor *w, Matrix m, const View *y,
-                       int64_t y_row, const Epilogue *e);
+/* y = epilogue(x W): steps of the kernel `matmul` for n, one for each piece of the columns. x: rows by k, rows dense
+ * (view of rank 2); y: its rows are y_row elements apart, and `axis` is the dimension of the columns. */
+void gemm_matmul(Program *p, const Node *n, const View *x, const Tensor *w, Matrix m, const View *y, int axis,
+                 int64_t y_row, const Epilogue *e);
+/* A step's argument that writes a piece of a result: `more`, when another piece has begun to. */
+void gemm_result(Step *s, const View *y, bool more);
 /* For kernels without an epilogue: if n carries an expression, lowers n without it into a value of its own by `lower`,
  * then the expression as an elementwise chain, and returns true. */
 bool gemm_unfused(Program *p, Node *n, void (*lower)(Program *p, Node *n));

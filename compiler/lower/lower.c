@@ -167,14 +167,14 @@ Step *low_expert_loop(Program *p, const Node *n, Storage *queue_begin, int64_t e
   s->queue_begin = queue_begin;
   s->experts = experts;
   s->token_major = token_major;
-  s->body = ctx_array(p->ctx, MAX_BODY, sizeof *s->body);
   return s;
 }
 
-Step *low_body_call(Program *p, Step *loop, Kernel *k) {
-  if (loop->n_body == MAX_BODY) ctx_fail(p->ctx, loop->node, "internal error: too many calls in an expert loop");
+Step *low_body_call(Program *p, Step *loop, Kernel *k, bool together) {
+  loop->body = ctx_grow(p->ctx, loop->body, loop->n_body, &loop->cap_body, sizeof *loop->body);
   Step *s = &loop->body[loop->n_body++];
   *s = (Step){.kind = STEP_CALL, .program = p, .kernel = k, .node = loop->node, .tasks = loop->tasks, .loop = loop};
+  if (together && loop->n_body > 1) s->unit = s[-1].unit;
   s->tile = tile_of(p, k);
   return s;
 }
@@ -186,16 +186,16 @@ static Arg *add_arg(Step *s, Arg a) {
 }
 
 static Unit *unit_of(Program *p, Step *s) {
-  Step *owner = s->loop ? s->loop : s;
-  if (owner->unit) return owner->unit;
+  if (s->unit) return s->unit;
   Unit *u = ctx_alloc(p->ctx, sizeof *u);
   u->id = (int)p->n_units;
-  u->name = owner->node->name;
+  u->name = s->node->name;
   u->count = s->loop ? s->loop->experts : 1;
-  u->tasks = owner->tasks;
+  u->tasks = s->tasks;
   p->unit = ctx_grow(p->ctx, p->unit, p->n_units, &p->cap_units, sizeof *p->unit);
   p->unit[p->n_units++] = u;
-  return owner->unit = u;
+  if (s->loop && !s->loop->unit) s->loop->unit = u;
+  return s->unit = u;
 }
 
 static int64_t add_part(Program *p, Step *s, UnitPart part) {
@@ -214,7 +214,7 @@ static int64_t add_part(Program *p, Step *s, UnitPart part) {
 
 static void write_copy(const UnitPart *part, int64_t expert, void *dst) {
   (void)expert;
-  if (part->bytes) memcpy(dst, part->source->data, (size_t)part->bytes);
+  if (part->bytes) memcpy(dst, (const char *)part->source->data + part->param[0], (size_t)part->bytes);
 }
 
 /* Bytes of the elements that a view shows, those of broadcast dimensions once. */
@@ -258,7 +258,8 @@ void low_table(Step *s, const int64_t *v, size_t n) {
 }
 
 void low_weight(Program *p, Step *s, DType t, int64_t bytes, const Tensor *source,
-                void (*write)(const UnitPart *p, int64_t expert, void *dst), const int64_t param[6], uint64_t layout) {
+                void (*write)(const UnitPart *p, int64_t expert, void *dst), const int64_t param[UNIT_PARAMS],
+                uint64_t layout) {
   UnitPart part = {.bytes = bytes, .write = write, .source = source, .layout = layout};
   if (param) memcpy(part.param, param, sizeof part.param);
   int64_t offset = add_part(p, s, part);

@@ -109,12 +109,13 @@ typedef struct Arg {
 
 /* One weight unit in the making: parts laid one after another, each 64-byte aligned. `write` packs part bytes into dst
  * when the pack is written or the unit is wanted in memory; nothing is packed before. */
+enum { UNIT_PARAMS = 7 };
 typedef struct UnitPart {
   int64_t offset, bytes;
   void (*write)(const struct UnitPart *p, int64_t expert, void *dst); /* dst is zeroed; expert: 0 … count-1 */
   const Tensor *source;
-  int64_t param[6]; /* for write */
-  uint64_t layout;  /* what write and param do, for telling equal units; 0 only for a plain copy */
+  int64_t param[UNIT_PARAMS]; /* for write */
+  uint64_t layout;            /* what write and param do, for telling equal units; 0 only for a plain copy */
 } UnitPart;
 typedef struct Unit {
   int id;
@@ -129,13 +130,12 @@ typedef struct Unit {
   bool listed; /* while the list of units is made: see schedule/units.c */
 } Unit;
 
-enum { MAX_BODY = 6 };
 typedef struct Step {
   enum StepKind { STEP_CALL, STEP_EXPERTS } kind;
   Kernel *kernel;
   Arg *arg;
   size_t n_args, cap_args;
-  Unit *unit;        /* its weights, or NULL */
+  Unit *unit;        /* its weights, or NULL; of an expert loop: the first that it takes of an expert */
   const Node *node;  /* the node it came from */
   const Node *with;  /* the one before it whose result it computes, too, and nobody else reads; or NULL */
   const char *layer; /* function it is emitted into */
@@ -146,9 +146,9 @@ typedef struct Step {
   int64_t band_first, band_rows;  /* of the node's result it computes these rows; 0 rows: all (lower/bands.h) */
   int number;                     /* from 1 on, as emitted; a loop comes before its body */
   const struct TileRequest *tile; /* the request for its kernel's tile, or NULL: lower/tuning.h */
-  /* STEP_EXPERTS: for each expert with a non-empty queue, ascending: the body's calls, with its unit */
-  struct Step *body;
-  size_t n_body;
+  /* STEP_EXPERTS: for each expert with a non-empty queue, ascending: the body's calls, with their units */
+  struct Step *body; /* calls; neighbours may share a unit */
+  size_t n_body, cap_body;
   Storage *queue_begin; /* uint32 [experts+1] */
   int64_t experts;
   int64_t queue_entries; /* at most so many in all queues together: tokens * k */
@@ -165,6 +165,7 @@ typedef struct Program {
   const Target *target;
   bool moe_token_major;
   int bands, band_links;       /* chains of pictures go in so many bands, so many operators of a chain; 0: as a whole */
+  int64_t unit_bytes;          /* weights go in units of so many bytes at most, as far as they can be cut; 0: any */
   const struct Tuning *tuning; /* measured tiles, or NULL */
   const struct TileRequest *wants_tile; /* the last request, for the next call of its kernel */
   Step *first, *last;
@@ -226,8 +227,9 @@ Kernel *low_kernel(Program *p, const char *template, const char *name, const Hol
 /* Steps. Arguments are added in the order of the kernel's parameters (the pool is implied). */
 Step *low_call(Program *p, const Node *n, Kernel *k);
 Step *low_expert_loop(Program *p, const Node *n, Storage *queue_begin, int64_t experts, bool token_major);
-Step *low_body_call(Program *p, Step *loop, Kernel *k); /* a call inside; up to 4 */
-void low_read(Step *s, const View *w);                  /* storage or constant (which becomes a part of the unit) */
+/* A call inside. `together`: its weights are in the same unit as those of the call before. */
+Step *low_body_call(Program *p, Step *loop, Kernel *k, bool together);
+void low_read(Step *s, const View *w); /* storage or constant (which becomes a part of the unit) */
 void low_write(Step *s, const View *w);
 void low_update(Step *s, const View *w);
 void low_null(Step *s, DType t); /* an absent operand: NULL */
@@ -240,9 +242,10 @@ void low_float(Step *s, double f);
 void low_double(Step *s, double f);
 void low_table(Step *s, const int64_t *v, size_t n); /* copied */
 void low_expert(Step *s, ExpertVar v);
-/* A packed part of the step's unit (`experts` copies of it, one for each, in an expert loop's unit). */
+/* A packed part of the step's unit (`experts` copies of it, one for each, in an expert loop). */
 void low_weight(Program *p, Step *s, DType t, int64_t bytes, const Tensor *source,
-                void (*write)(const UnitPart *p, int64_t expert, void *dst), const int64_t param[6], uint64_t layout);
+                void (*write)(const UnitPart *p, int64_t expert, void *dst), const int64_t param[UNIT_PARAMS],
+                uint64_t layout);
 
 /* Copies (lower/copy.c): the elements of `from` into `to`, views of the same dimensions (from's may be broadcast). The
  * node is whom the step is for. */
@@ -261,9 +264,13 @@ typedef struct {
   const char *suffix;   /* "_bias_gelu", for the kernel's name; "" if none */
   View operand[8];
   int64_t row_stride[8];
+  bool by_column[8]; /* it varies along the columns */
   int n_operands;
 } Epilogue;
 Epilogue low_epilogue(Program *p, Node *n, int rank, const int64_t *dim, const int *order); /* order NULL: row-major */
 void low_operands(Step *s, const Epilogue *e); /* adds the one argument `const moecc_operand *o` (NULL if none) */
+/* The same for some of the columns, the first of which the kernel takes for column 0. */
+Epilogue low_epilogue_columns(Program *p, const Epilogue *e, int64_t first, int64_t count);
+int64_t low_epilogue_bytes(const Epilogue *e); /* of constants, for each column */
 
 #endif

@@ -99,7 +99,7 @@ static bool lower_pointwise(Program *p, Node *n, const Window *w, const View *x)
   int64_t pitch;
   View y = low_output_rows(p, n->out[0], CHANNELS_LAST[x->rank - 2], &pitch);
   Epilogue e = conv_epilogue(p, n);
-  gemm_matmul_rows(p, n, &flat, n->in[1]->tensor, (Matrix){w->c, w->n, 1, w->c, 0}, &y, pitch, &e);
+  gemm_matmul(p, n, &flat, n->in[1]->tensor, (Matrix){w->c, w->n, 1, w->c, 0, 0}, &y, 1, pitch, &e);
   return true;
 }
 
@@ -160,12 +160,11 @@ static Pixels all_pixels(Program *p, const Node *n, const Window *w) {
   return out;
 }
 
-/* A step of the kernel `conv`; the weights are [groups n][c][taps]. */
-static void conv_step(Program *p, const Node *n, Window w, const View *x, const Tensor *weights, const Pixels *out,
-                      const Epilogue *e) {
+/* A step of the kernel `conv` for output channels from `first` on; the weights are [groups n][c][taps]. */
+static void conv_step(Program *p, const Node *n, Window w, int64_t first, const View *x, const Tensor *weights,
+                      const Pixels *out, const Epilogue *e, Tile tile) {
   enum { SHAPE = 23, NUMBERS = 5 };
   int64_t taps = all_taps(&w), macs = positions(&w) * w.groups * w.n * taps * w.c, length = w.c;
-  Tile tile = gemm_tile(p, "conv", positions(&w), w.n, taps * w.c);
   if (w.groups == 1 && w.step[2] == 1 && !w.padded_x && w.in_stride[2] == w.c) { /* a kernel row is one run */
     length = w.taps[2] * w.c;
     w.taps[2] = 1;
@@ -183,11 +182,8 @@ static void conv_step(Program *p, const Node *n, Window w, const View *x, const 
   Step *s = low_call(p, n, gemm_kernel(p, "conv", tile, e));
   s->macs = macs;
   low_read(s, x);
-  gemm_conv_weight(p, s, weights, w.groups, w.n, w.c, taps, tile);
-  if (out->more || out->pitch != w.groups * w.n)
-    low_update(s, &out->y);
-  else
-    low_write(s, &out->y);
+  gemm_conv_weight(p, s, weights, first, w.groups, w.n, w.c, taps, tile);
+  gemm_result(s, &out->y, out->more || out->pitch != w.groups * w.n);
   low_operands(s, e);
   low_scratch_each(s, DT_I64, scratch);
   low_size(s, scratch / 8);
@@ -201,12 +197,39 @@ static void conv_step(Program *p, const Node *n, Window w, const View *x, const 
   low_size(s, block);
 }
 
+/* Steps for pieces of the output channels, or of the groups if there are several. */
+static void conv_steps(Program *p, const Node *n, const Window *w, const View *x, const Tensor *weights, Pixels *out,
+                       const Epilogue *e) {
+  int64_t all = w->groups > 1 ? w->groups : w->n, each = w->groups > 1 ? w->n : 1;
+  int64_t depth = all_taps(w) * w->c, more = low_epilogue_bytes(e) * each;
+  Tile tile = gemm_tile(p, "conv", positions(w), w->n, depth);
+  int64_t columns = w->groups > 1 ? (w->n + tile.nr - 1) / tile.nr * tile.nr : 1;
+  int64_t piece = gemm_piece(p, all, w->groups > 1 ? 1 : tile.nr, 4 * depth * columns + more, 0);
+  if (piece == all) {
+    conv_step(p, n, *w, 0, x, weights, out, e, tile);
+    return;
+  }
+  for (int64_t at = 0; at < all; at += piece) {
+    int64_t count = all - at < piece ? all - at : piece;
+    Window part = *w;
+    Pixels here = *out;
+    View in = *x;
+    *(w->groups > 1 ? &part.groups : &part.n) = count;
+    if (w->groups > 1) in = view_slice(x, 1, at * w->c, count * w->c, 1);
+    here.y = view_slice(&out->y, 1, at * each, count * each, 1);
+    Epilogue own = low_epilogue_columns(p, e, at * each, count * each);
+    tile = gemm_tile(p, "conv", positions(w), w->n, depth);
+    conv_step(p, n, part, at * each, &in, weights, &here, &own, tile);
+    out->more = true;
+  }
+}
+
 static void lower_implicit(Program *p, Node *n, Window w, View x) {
   if (w.groups == 1 && w.c < FEW_CHANNELS && w.taps[2] > 1 && w.step[2] == 1 && w.padded_x) x = pad_lines(p, n, &w, &x);
   set_x(&w, &x);
   Pixels out = all_pixels(p, n, &w);
   Epilogue e = conv_epilogue(p, n);
-  conv_step(p, n, w, &x, n->in[1]->tensor, &out, &e);
+  conv_steps(p, n, &w, &x, n->in[1]->tensor, &out, &e);
 }
 
 /* ---- transposed: each of the stride's phases is a convolution ---------------------------------------------------- */
@@ -271,7 +294,7 @@ static void lower_phase(Program *p, const Node *n, const Window *w, const View *
   if (all_taps(&here) == 0) /* one tap outside of x */
     for (int d = 0; d < 3; d++) here.in[d] = 0, here.taps[d] = here.step[d] = 1;
   here.padded_x = true;
-  conv_step(p, n, here, x, phase_weights(p, w, n->in[1]->tensor, f), out, e);
+  conv_steps(p, n, &here, x, phase_weights(p, w, n->in[1]->tensor, f), out, e);
   out->more = true;
 }
 
@@ -351,7 +374,7 @@ static void lower_depthwise(Program *p, Node *n, const Window *w, const View *x)
   s->macs = positions(w) * w->groups * taps;
   conv_table(w, 1, table);
   low_read(s, x);
-  const int64_t param[6] = {w->groups, taps, tiled ? p->target->lanes : row};
+  const int64_t param[UNIT_PARAMS] = {w->groups, taps, tiled ? p->target->lanes : row};
   low_weight(p, s, DT_F32, taps * row * 4, n->in[1]->tensor, write_depthwise, param, LAYOUT_DEPTHWISE);
   low_write(s, &y);
   low_operands(s, &e);

@@ -112,8 +112,8 @@ static void lower_dense(Program *p, Node *n, const Product *d) {
   View x = rows_of(p, n, d->x), y = low_output(p, n->out[0], NULL);
   Epilogue e = epilogue_of(p, n, d);
   int last = d->w.rank - 1;
-  gemm_matmul(p, n, &x, d->w.constant, (Matrix){d->k, d->n, d->w.stride[last - 1], d->w.stride[last], d->w.offset}, &y,
-              &e);
+  const Matrix m = {d->k, d->n, d->w.stride[last - 1], d->w.stride[last], d->w.offset, 0};
+  gemm_matmul(p, n, &x, d->w.constant, m, &y, y.rank - 1, d->n, &e);
 }
 
 /* ---- both operands computed -----------------------------------------------------------------------------------------

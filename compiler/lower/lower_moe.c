@@ -2,7 +2,7 @@
  * sort), then the expert loop, whose body is two or three matrix multiplications on an expert's queue: fc1 reads
  * tokens' rows in place, fc2 adds to them. Experts ascend, so that a token's sum has one order.
  *
- * All of an expert's weights are one unit. Token-major, the loop runs over the (token, expert) pairs as the router
+ * All of an expert's weights are one unit, or, if that would be too large, pieces of its layers are. Token-major, the loop runs over the (token, expert) pairs as the router
  * wrote them: a token's experts ascend there too, so the bits are the same. The loop's queue_begin is then the expert
  * of each pair.
  */
@@ -19,6 +19,7 @@ typedef struct {
   Node *n;
   int64_t tokens, hidden, experts, inner, k;
   View x, y, token, weight, queue, inside;
+  bool whole; /* an expert is one unit */
 } Moe;
 
 static Value *input(const Node *n, int i) { return i < n->n_own ? n->in[i] : NULL; }
@@ -77,21 +78,45 @@ static void queue(Moe *m, const View *expert, const View *weight) {
 
 /* ---- experts ----------------------------------------------------------------------------------------------------- */
 
+/* A layer of all experts: of its n columns, each a sum of k, those from `first` on. */
+typedef struct {
+  int input; /* of the node: its weights, and behind them its bias */
+  int64_t k, n, first, count;
+} Columns;
+
 static void write_bias(const UnitPart *part, int64_t expert, void *dst) {
-  int64_t n = part->param[0];
+  int64_t count = part->param[0], first = part->param[1] + expert * part->param[2];
   float *out = dst;
-  for (int64_t i = 0; i < n; i++) out[i] = gemm_number(part->source, expert * n + i);
+  for (int64_t i = 0; i < count; i++) out[i] = gemm_number(part->source, first + i);
 }
 
-/* A layer's panels and bias, n columns of k, as the next two arguments. */
-static void expert_weights(Moe *m, Step *s, int i, int64_t k, int64_t n, Tile tile) {
-  gemm_weight(m->p, s, expert_tensor(m, i), (Matrix){k, n, 1, k, 0}, tile);
-  const Tensor *bias = expert_tensor(m, i + 1);
-  const int64_t param[6] = {n};
+/* The panels and the bias of some columns, as the next two arguments. */
+static void expert_weights(Moe *m, Step *s, const Columns *l, Tile tile) {
+  const Matrix all = {l->k, l->n, 1, l->k, 0, l->k * l->n};
+  gemm_weight(m->p, s, expert_tensor(m, l->input), matrix_columns(all, l->first, l->count), tile);
+  const Tensor *bias = expert_tensor(m, l->input + 1);
+  const int64_t param[UNIT_PARAMS] = {l->count, l->first, l->n};
   if (bias)
-    low_weight(m->p, s, DT_F32, n * 4, bias, write_bias, param, LAYOUT_FLOAT);
+    low_weight(m->p, s, DT_F32, l->count * 4, bias, write_bias, param, LAYOUT_FLOAT);
   else
     low_null(s, DT_F32);
+}
+
+/* Calls `step` for pieces of a layer's columns that units have room for; for all of them if the expert is one unit. */
+static void in_pieces(Moe *m, Step *loop, Columns l, int nr, void (*step)(Moe *m, Step *loop, const Columns *l)) {
+  int64_t piece = m->whole ? l.n : gemm_piece(m->p, l.n, nr, 4 * l.k + 4, 0);
+  for (l.first = 0; l.first < l.n; l.first += piece) {
+    l.count = l.n - l.first < piece ? l.n - l.first : piece;
+    step(m, loop, &l);
+  }
+}
+
+/* Does a unit have room for a whole expert? */
+static bool fits_whole(const Moe *m, int nr) {
+  enum { GAPS = 512 };
+  int64_t room = m->p->unit_bytes - GAPS, layers = input(m->n, FC3) ? 2 : 1;
+  int64_t in = round_up(m->inner, nr) * (m->hidden + 1), out = round_up(m->hidden, nr) * (m->inner + 1);
+  return m->p->unit_bytes == 0 || 4 * (layers * in + out) <= room;
 }
 
 /* The number of rows that a queue has on average decides the tile. */
@@ -129,50 +154,58 @@ static const char *combine(Moe *m, bool times, const char **name) {
   return ctx_format(c, "static inline vf COMBINE(vf sum, vf before)\n{\n%s}\n", body);
 }
 
-static void first_layer(Moe *m, Step *loop, int i, bool times) {
+static Tile first_tile(const Moe *m) { return gemm_tile(m->p, "moe_expert_in", expected_rows(m), m->inner, m->hidden); }
+
+static Tile last_tile(const Moe *m) { return gemm_tile(m->p, "moe_expert_out", expected_rows(m), m->hidden, m->inner); }
+
+static void first_layer(Moe *m, Step *loop, const Columns *l) {
   Program *p = m->p;
   Ctx *c = p->ctx;
-  Tile tile = gemm_tile(p, "moe_expert_in", expected_rows(m), m->inner, m->hidden);
+  Tile tile = first_tile(m);
+  bool times = l->input == FC3;
   const char *mr = ctx_format(c, "%d", tile.mr), *nr = ctx_format(c, "%d", tile.nr), *name;
   const char *function = combine(m, times, &name);
   const Hole holes[] = {{"MR", mr}, {"NR", nr}, {"COMBINE", function}, {0}};
-  Step *s = low_body_call(
-      p, loop, low_kernel(p, "moe_expert_in", ctx_format(c, "moe_expert_in_f32_%sx%s_%s", mr, nr, name), holes));
-  s->macs = m->tokens * m->k * m->hidden * m->inner;
+  Kernel *kernel = low_kernel(p, "moe_expert_in", ctx_format(c, "moe_expert_in_f32_%sx%s_%s", mr, nr, name), holes);
+  Step *s = low_body_call(p, loop, kernel, m->whole);
+  View inside = m->inside;
+  inside.offset += l->first;
+  inside.dim[0] = m->tokens * l->count;
+  s->macs = m->tokens * m->k * m->hidden * l->count;
   low_read(s, &m->x);
-  expert_weights(m, s, i, m->hidden, m->inner, tile);
+  expert_weights(m, s, l, tile);
   low_read(s, &m->token);
-  if (times)
-    low_update(s, &m->inside);
-  else
-    low_write(s, &m->inside);
+  gemm_result(s, &inside, times || l->first > 0);
   low_expert(s, EXPERT_BEGIN);
   low_expert(s, EXPERT_COUNT);
   low_size(s, m->x.stride[0]);
   low_size(s, m->hidden);
+  low_size(s, l->count);
   low_size(s, m->inner);
-  low_size(s, gemm_block(p->target, tile, m->tokens, m->hidden, m->inner));
+  low_size(s, gemm_block(p->target, tile, m->tokens, m->hidden, l->count));
 }
 
-static void last_layer(Moe *m, Step *loop) {
+static void last_layer(Moe *m, Step *loop, const Columns *l) {
   Program *p = m->p;
   Ctx *c = p->ctx;
-  Tile tile = gemm_tile(p, "moe_expert_out", expected_rows(m), m->hidden, m->inner);
+  Tile tile = last_tile(m);
   const char *mr = ctx_format(c, "%d", tile.mr), *nr = ctx_format(c, "%d", tile.nr);
   const Hole holes[] = {{"MR", mr}, {"NR", nr}, {0}};
-  Step *s =
-      low_body_call(p, loop, low_kernel(p, "moe_expert_out", ctx_format(c, "moe_expert_out_f32_%sx%s", mr, nr), holes));
-  s->macs = m->tokens * m->k * m->hidden * m->inner;
+  Kernel *kernel = low_kernel(p, "moe_expert_out", ctx_format(c, "moe_expert_out_f32_%sx%s", mr, nr), holes);
+  Step *s = low_body_call(p, loop, kernel, m->whole);
+  View y = view_slice(&m->y, m->y.rank - 1, l->first, l->count, 1);
+  s->macs = m->tokens * m->k * l->count * m->inner;
   low_read(s, &m->inside);
-  expert_weights(m, s, FC2, m->inner, m->hidden, tile);
+  expert_weights(m, s, l, tile);
   low_read(s, &m->token);
   low_read(s, &m->weight);
-  low_update(s, &m->y);
+  low_update(s, &y);
   low_expert(s, EXPERT_BEGIN);
   low_expert(s, EXPERT_COUNT);
   low_size(s, m->inner);
+  low_size(s, l->count);
   low_size(s, m->hidden);
-  low_size(s, gemm_block(p->target, tile, m->tokens, m->inner, m->hidden));
+  low_size(s, gemm_block(p->target, tile, m->tokens, m->inner, l->count));
 }
 
 void lower_moe(Program *p, Node *n) {
@@ -197,7 +230,9 @@ void lower_moe(Program *p, Node *n) {
   low_fill(p, n, 0, &m.y);
   Step *loop = low_expert_loop(p, n, m.queue.storage, m.experts, p->moe_token_major);
   loop->queue_entries = m.tokens * m.k;
-  first_layer(&m, loop, FC1, false);
-  if (input(n, FC3)) first_layer(&m, loop, FC3, true);
-  last_layer(&m, loop);
+  const Tile in = first_tile(&m), out = last_tile(&m);
+  m.whole = fits_whole(&m, in.nr > out.nr ? in.nr : out.nr);
+  in_pieces(&m, loop, (Columns){FC1, m.hidden, m.inner, 0, 0}, in.nr, first_layer);
+  if (input(n, FC3)) in_pieces(&m, loop, (Columns){FC3, m.hidden, m.inner, 0, 0}, in.nr, first_layer);
+  in_pieces(&m, loop, (Columns){FC2, m.inner, m.hidden, 0, 0}, out.nr, last_layer);
 }

@@ -146,7 +146,9 @@ typedef struct {
   Extent rows, columns;
   Tile tile;
   Strip strip;
-  int64_t c, m, taps, macs; /* channels of x and of the convolution, its taps */
+  int64_t c, taps;       /* channels of x, taps of the convolution */
+  int64_t first, m, all; /* of all its output channels these */
+  int64_t macs;          /* for each output channel */
 } Resized;
 
 /* y: the rows that are to be computed of the result, x where those they read are; or both NULL: all. */
@@ -156,11 +158,11 @@ static Resized prepare(Program *p, Node *n, const char *kernel, const RowBand *x
   Resized r = {.x = x ? x->view : low_view(p, n->in[0]), .rows = extent_of(p, n, 2), .columns = extent_of(p, n, 3)};
   if (!x && r.x.dim[1] > 1 && r.x.stride[1] != 1) r.x = low_order(p, n->in[0], channels_last);
   r.c = r.x.dim[1];
-  r.m = n->out[0]->shape.dim[1].n;
+  r.m = r.all = n->out[0]->shape.dim[1].n;
   r.taps = r.rows.taps * r.columns.taps;
   r.tile = gemm_tile(p, kernel, r.rows.in * r.columns.in, r.m, r.taps * r.c);
   if (x && y) r.rows = extent_part(p, r.rows, y->first, y->view.dim[2], x->first, x->view.dim[2]);
-  r.macs = r.x.dim[0] * r.rows.in * r.columns.in * r.taps * r.c * r.m;
+  r.macs = r.x.dim[0] * r.rows.in * r.columns.in * r.taps * r.c;
   r.strip = choose_strip(p->target, &r.rows, &r.columns, r.tile);
   return r;
 }
@@ -169,16 +171,28 @@ static Resized prepare(Program *p, Node *n, const char *kernel, const RowBand *x
 static void add_operands(Program *p, Step *s, const Node *n, const Resized *r) {
   View wy = weights_view(p, &r->rows.from, r->rows.middle), wx = weights_view(p, &r->columns.from, r->columns.middle);
   low_read(s, &r->x);
-  gemm_conv_weight(p, s, n->in[1]->tensor, 1, r->m, r->c, r->taps, r->tile);
+  gemm_conv_weight(p, s, n->in[1]->tensor, r->first, 1, r->m, r->c, r->taps, r->tile);
   low_read(s, &wy);
   low_read(s, &wx);
 }
 
-static void add_result(Step *s, const View *y, int64_t pitch) {
-  if (pitch == y->dim[1])
-    low_write(s, y);
-  else
-    low_update(s, y);
+/* Of the output channels that are computed. */
+static Epilogue epilogue_of(Program *p, Node *n, const Resized *r) {
+  Epilogue whole = conv_epilogue(p, n);
+  return r->m == r->all ? whole : low_epilogue_columns(p, &whole, r->first, r->m);
+}
+
+/* Calls `step` for pieces of the output channels, as many as one weight unit has room for. each: bytes of weights for an
+ * output channel, besides those of the convolution. */
+static void in_pieces(Program *p, Node *n, const char *kernel, Resized *r, int64_t each, const View *y, int64_t pitch,
+                      void (*step)(Program *p, Node *n, const Resized *r, const View *y, int64_t pitch)) {
+  int64_t tables = 4 * (r->rows.middle * (int64_t)r->rows.from.n + r->columns.middle * (int64_t)r->columns.from.n);
+  int64_t piece = gemm_piece(p, r->all, r->tile.nr, 4 * r->c * r->taps + each, tables);
+  for (r->first = 0; r->first < r->all; r->first += piece) {
+    r->m = r->all - r->first < piece ? r->all - r->first : piece;
+    if (r->first > 0) r->tile = gemm_tile(p, kernel, r->rows.in * r->columns.in, r->all, r->taps * r->c);
+    step(p, n, r, y, pitch);
+  }
 }
 
 static void add_tables(Step *s, const Resized *r, int64_t pitch) {
@@ -245,39 +259,52 @@ static Kernel *point_kernel(Program *p, Tile tile, const Epilogue *e, Tile last,
 static void point_step(Program *p, Node *point, const Resized *r, const View *y, int64_t pitch) {
   Node *n = point->in[0]->producer;
   int64_t q = point->out[0]->shape.dim[1].n, pixels = y->dim[0] * y->dim[2] * y->dim[3];
-  Epilogue e = conv_epilogue(p, n), result = conv_epilogue(p, point);
-  Tile last = gemm_tile_model(p->target, shape_count(&n->out[0]->shape) / r->m, q);
+  Epilogue e = epilogue_of(p, n, r);
+  Epilogue result = conv_epilogue(p, point);
+  Tile last = gemm_tile_model(p->target, shape_count(&n->out[0]->shape) / r->all, q);
   Step *s = low_call(p, point, point_kernel(p, r->tile, &e, last, &result));
   s->with = n;
-  s->macs = r->macs + pixels * r->m * q;
+  s->macs = r->macs * r->m + pixels * r->m * q;
   add_operands(p, s, n, r);
   low_operands(s, &e);
-  gemm_weight(p, s, point->in[1]->tensor, (Matrix){r->m, q, 1, r->m, 0}, last);
-  add_result(s, y, pitch);
+  gemm_weight(p, s, point->in[1]->tensor, (Matrix){r->m, q, 1, r->all, r->first, 0}, last);
+  gemm_result(s, y, r->first > 0 || pitch != y->dim[1]);
   low_operands(s, &result);
   add_scratch(s, &r->rows, &r->columns, &r->strip, r->tile, 4 * last.mr * r->tile.nr);
   add_tables(s, r, pitch);
   low_size(s, q);
+  low_size(s, r->first);
+  low_size(s, r->all);
+}
+
+static void point_steps(Program *p, Node *point, Resized *r, const View *y, int64_t pitch) {
+  int64_t each = 4 * round_up(point->out[0]->shape.dim[1].n, p->target->lanes);
+  in_pieces(p, point, "resize_conv_point", r, each, y, pitch, point_step);
 }
 
 void lower_resize_conv_point(Program *p, Node *point) {
   Resized r = prepare(p, point->in[0]->producer, "resize_conv_point", NULL, NULL);
   int64_t pitch;
   View y = low_output_rows(p, point->out[0], channels_last, &pitch);
-  point_step(p, point, &r, &y, pitch);
+  point_steps(p, point, &r, &y, pitch);
 }
 
 /* ---- alone ------------------------------------------------------------------------------------------------------- */
 
 static void resize_conv_step(Program *p, Node *n, const Resized *r, const View *y, int64_t pitch) {
-  Epilogue e = conv_epilogue(p, n);
+  Epilogue e = epilogue_of(p, n, r);
+  View columns = view_slice(y, 1, r->first, r->m, 1);
   Step *s = low_call(p, n, gemm_kernel(p, "resize_conv", r->tile, &e));
-  s->macs = r->macs;
+  s->macs = r->macs * r->m;
   add_operands(p, s, n, r);
-  add_result(s, y, pitch);
+  gemm_result(s, &columns, r->first > 0 || pitch != y->dim[1]);
   low_operands(s, &e);
   add_scratch(s, &r->rows, &r->columns, &r->strip, r->tile, 0);
   add_tables(s, r, pitch);
+}
+
+static void resize_conv_steps(Program *p, Node *n, Resized *r, const View *y, int64_t pitch) {
+  in_pieces(p, n, "resize_conv", r, 0, y, pitch, resize_conv_step);
 }
 
 void lower_resize_conv(Program *p, Node *n) {
@@ -289,7 +316,7 @@ void lower_resize_conv(Program *p, Node *n) {
   Resized r = prepare(p, n, "resize_conv", NULL, NULL);
   int64_t pitch;
   View y = low_output_rows(p, n->out[0], channels_last, &pitch);
-  resize_conv_step(p, n, &r, &y, pitch);
+  resize_conv_steps(p, n, &r, &y, pitch);
 }
 
 /* ---- in bands (bands.h) ------------------------------------------------------------------------------------------ */
@@ -312,5 +339,5 @@ void resize_conv_reach(Program *p, const Node *n, int64_t from, int64_t rows, in
 void resize_conv_band(Program *p, Node *n, const RowBand *x, const RowBand *y) {
   bool point = n->op != OP_RESIZE_CONV;
   Resized r = prepare(p, point ? n->in[0]->producer : n, point ? "resize_conv_point" : "resize_conv", x, y);
-  (point ? point_step : resize_conv_step)(p, n, &r, &y->view, y->view.stride[3]);
+  (point ? point_steps : resize_conv_steps)(p, n, &r, &y->view, y->view.stride[3]);
 }

@@ -26,7 +26,7 @@ static BandCost cost_of(const Program *p, const Schedule *s) {
     for (const Step *step = p->first; step; step = step->next) {
       if (!(step->tasks >> t & 1)) continue;
       cost.macs[t] += step_macs(step);
-      if (step->unit) cost.loads[t] += step->unit->bytes * step_most_takes(step);
+      cost.loads[t] += step_most_loads(step);
     }
   }
   return cost;

@@ -30,6 +30,24 @@ int64_t step_macs(const Step *s) {
   return macs;
 }
 
+Unit *step_unit(const Step *s, size_t i) {
+  if (s->kind == STEP_CALL) return i == 0 ? s->unit : NULL;
+  const Unit *before = NULL;
+  for (size_t b = 0; b < s->n_body; b++) {
+    Unit *u = s->body[b].unit;
+    if (u && u != before && i-- == 0) return u;
+    if (u) before = u;
+  }
+  return NULL;
+}
+
+int64_t step_most_loads(const Step *s) {
+  const Unit *u;
+  int64_t bytes = 0;
+  for (size_t i = 0; (u = step_unit(s, i)); i++) bytes += u->bytes;
+  return bytes * step_most_takes(s);
+}
+
 int64_t step_most_takes(const Step *s) {
   if (s->kind != STEP_EXPERTS) return 1;
   return s->token_major || s->queue_entries < s->experts ? s->queue_entries : s->experts;

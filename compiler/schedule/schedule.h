@@ -65,7 +65,9 @@ int64_t arena_of_task(const Schedule *s, size_t task);   /* bytes without scratc
 int64_t scratch_of_task(const Schedule *s, size_t task); /* bytes for each thread; task SIZE_MAX: any */
 int64_t step_scratch_each(const Step *s);                /* bytes for each thread */
 int64_t step_macs(const Step *s);                        /* multiply-adds, its body included */
-int64_t step_most_takes(const Step *s);                  /* how often it takes a slot of its unit, at most */
+Unit *step_unit(const Step *s, size_t i);                /* the i-th that it takes, of an expert loop for an expert */
+int64_t step_most_takes(const Step *s);                  /* how often it takes slots of its units, at most */
+int64_t step_most_loads(const Step *s);                  /* bytes of these slots */
 int64_t storage_occupies(const Storage *s);              /* bytes, gaps for alignment included */
 /* Calls fn for each argument of the step that has a storage, expert loops' bodies and operands included. */
 void step_storages(const Step *s, void (*fn)(void *self, Storage *st, bool writes), void *self);

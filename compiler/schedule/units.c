@@ -38,32 +38,43 @@ static int64_t table_slot(Unit *const *table, size_t size, const Unit *u) {
 }
 
 /* What is named: the step that uses the unit first. */
-static const char *unit_name(Program *p, const Schedule *s, NameSet *names, const Step *step) {
+static const char *unit_name(Program *p, const Schedule *s, NameSet *names, const Step *step, const Unit *unit) {
   const Node *n = step->node;
   const char *name = n->name && *n->name ? n->name : n->op_type, *scope = n->scope;
-  if (step->unit->tasks & (step->unit->tasks - 1)) {
+  if (unit->tasks & (unit->tasks - 1)) {
     name = label_shared(p->ctx, p->graph, name);
     scope = label_shared(p->ctx, p->graph, scope);
   }
-  bool many = step->unit->count > 1;
+  bool many = unit->count > 1;
   const char *brief = label_unit(p->ctx, name, scope, s->root, many, false);
   return name_unique(names, name_taken(names, brief) ? label_unit(p->ctx, name, scope, s->root, many, true) : brief);
 }
 
+typedef struct {
+  Unit **slot;
+  size_t size;
+} Table;
+
+static Unit *join(Table *t, Unit *u, uint64_t tasks) {
+  u->hash = unit_hash(u);
+  Unit **slot = &t->slot[table_slot(t->slot, t->size, u)];
+  if (!*slot) {
+    *slot = u;
+    u->tasks = tasks;
+  }
+  (*slot)->tasks |= tasks;
+  return *slot;
+}
+
 static void join_units(Program *p) {
-  size_t size = 64;
-  while (size < 2 * p->n_units + 2) size *= 2;
-  Unit **table = ctx_array(p->ctx, size, sizeof *table);
+  Table t = {.size = 64};
+  while (t.size < 2 * p->n_units + 2) t.size *= 2;
+  t.slot = ctx_array(p->ctx, t.size, sizeof *t.slot);
   for (Step *s = p->first; s; s = s->next) {
-    if (!s->unit) continue;
-    s->unit->hash = unit_hash(s->unit);
-    Unit **slot = &table[table_slot(table, size, s->unit)];
-    if (!*slot) {
-      *slot = s->unit;
-      s->unit->tasks = s->tasks;
-    }
-    s->unit = *slot;
-    s->unit->tasks |= s->tasks;
+    if (s->kind == STEP_CALL && s->unit) s->unit = join(&t, s->unit, s->tasks);
+    for (size_t i = 0; i < s->n_body; i++)
+      if (s->body[i].unit) s->body[i].unit = join(&t, s->body[i].unit, s->tasks);
+    if (s->kind == STEP_EXPERTS) s->unit = step_unit(s, 0);
   }
 }
 
@@ -74,11 +85,14 @@ void schedule_units(Program *p, Schedule *schedule) {
   NameSet *names = names_new(c);
   Unit **unit = ctx_array(c, p->n_units + 1, sizeof *unit);
   for (Step *s = p->first; s; s = s->next) { /* in order of first use */
-    if (!s->unit || s->unit->listed) continue;
-    s->unit->listed = true;
-    s->unit->name = unit_name(p, schedule, names, s);
-    s->unit->id = (int)kept;
-    unit[kept++] = s->unit;
+    Unit *u;
+    for (size_t i = 0; (u = step_unit(s, i)); i++) {
+      if (u->listed) continue;
+      u->listed = true;
+      u->name = unit_name(p, schedule, names, s, u);
+      u->id = (int)kept;
+      unit[kept++] = u;
+    }
   }
   p->unit = unit;
   p->n_units = kept;

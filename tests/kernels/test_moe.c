@@ -8,10 +8,11 @@ void moe_route_f32(const moecc_pool *pool, const float *scores, float *weight, u
 void moe_queue(const uint32_t *expert, const float *weight, uint32_t *begin, uint32_t *token, float *queued,
                size_t tokens, size_t experts, size_t k);
 void moe_expert_in_f32(const moecc_pool *pool, const float *x, const float *w, const float *b, const uint32_t *token,
-                       float *hidden, size_t first, size_t count, size_t x_row, size_t k, size_t n, size_t block);
+                       float *hidden, size_t first, size_t count, size_t x_row, size_t k, size_t n, size_t hidden_row,
+                       size_t block);
 void moe_expert_out_f32(const moecc_pool *pool, const float *hidden, const float *w, const float *b,
                         const uint32_t *token, const float *weight, float *y, size_t first, size_t count, size_t k,
-                        size_t n, size_t block);
+                        size_t n, size_t y_row, size_t block);
 
 static void choice(void **state) {
   (void)state;
@@ -114,13 +115,13 @@ static void one_layer(const Layer *l) {
     size_t first = begin[e], count = begin[e + 1] - first;
     for (size_t i = first; i + 1 < begin[e + 1]; i++) assert_true(queue[i] < queue[i + 1]);
     if (count == 0) continue;
-    moe_expert_in_f32(&awkward_pool, x, p1[e], b1 + e * I, queue, hidden, first, count, x_row, H, I, 3);
-    moe_expert_out_f32(&awkward_pool, hidden, p2[e], b2 + e * H, queue, queued, y, first, count, I, H, 3);
+    moe_expert_in_f32(&awkward_pool, x, p1[e], b1 + e * I, queue, hidden, first, count, x_row, H, I, I, 3);
+    moe_expert_out_f32(&awkward_pool, hidden, p2[e], b2 + e * H, queue, queued, y, first, count, I, H, H, 3);
     check_guard(hidden, T * I);
   }
   for (size_t i = 0; i < T * K; i++) { /* token-major */
-    moe_expert_in_f32(NULL, x, p1[expert[i]], b1 + expert[i] * I, token, hidden, i, 1, x_row, H, I, 64);
-    moe_expert_out_f32(NULL, hidden, p2[expert[i]], b2 + expert[i] * H, token, weight, again, i, 1, I, H, 64);
+    moe_expert_in_f32(NULL, x, p1[expert[i]], b1 + expert[i] * I, token, hidden, i, 1, x_row, H, I, I, 64);
+    moe_expert_out_f32(NULL, hidden, p2[expert[i]], b2 + expert[i] * H, token, weight, again, i, 1, I, H, H, 64);
   }
   check_same(again, y, T * H, "token-major");
   for (size_t t = 0; t < T; t++)

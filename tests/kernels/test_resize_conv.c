@@ -11,7 +11,7 @@ void resize_conv_f32(const moecc_pool *pool, const float *x, const float *w, con
 void resize_conv_point_f32(const moecc_pool *pool, const float *x, const float *w, const float *wy, const float *wx,
                            const moecc_operand *o, const float *v, float *y, const moecc_operand *result_o,
                            float *scratch, size_t scratch_size, int64_t *lists, size_t lists_size, const int64_t *shape,
-                           const int64_t *rows, const int64_t *columns, size_t q);
+                           const int64_t *rows, const int64_t *columns, size_t q, size_t first, size_t all);
 
 typedef enum { HALF_PIXEL, ASYMMETRIC, CORNERS, NEAREST, RANDOM_3 } Mode;
 
@@ -202,8 +202,26 @@ static void run_point(const moecc_pool *pool, const Case *k, const Samples *s, c
                       const moecc_operand *result) {
   Memory m = make_memory(k, s, pitch, 4 * POINT_ROWS * TEST_NR);
   resize_conv_point_f32(pool, x, packed, s->weight[0], s->weight[1], o, v, y, result, m.scratch, m.floats, m.list,
-                        m.lists, m.table, s->index[0], s->index[1], q);
+                        m.lists, m.table, s->index[0], s->index[1], q, 0, (size_t)k->n);
   end_memory(&m);
+}
+
+/* The same in calls for a panel of the columns between each, v being n rows of q. */
+static void run_point_pieces(const Case *k, const Samples *s, const float *x, const float *packed,
+                             const moecc_operand *o, const float *v, size_t q, int64_t pitch, float *y,
+                             const moecc_operand *result) {
+  const size_t n = (size_t)k->n, each = TEST_NR * (size_t)(k->c * k->taps[0] * k->taps[1]);
+  for (size_t first = 0; first < n; first += TEST_NR) {
+    Case part = *k;
+    part.n = n - first < TEST_NR ? (int64_t)(n - first) : TEST_NR;
+    float *rows = pack_panels(v + first * q, (size_t)part.n, q, POINT_COLUMNS);
+    const moecc_operand own[] = {{o[0].p + first, 0}, {o[1].p + first, n}};
+    Memory m = make_memory(&part, s, pitch, 4 * POINT_ROWS * TEST_NR);
+    resize_conv_point_f32(NULL, x, packed + first / TEST_NR * each, s->weight[0], s->weight[1], own, rows, y, result,
+                          m.scratch, m.floats, m.list, m.lists, m.table, s->index[0], s->index[1], q, first, n);
+    end_memory(&m);
+    free(rows);
+  }
 }
 
 static void against_definition(void **state) {
@@ -288,6 +306,8 @@ static void check_point(const Case *k, size_t q, size_t pitch) {
   other.band = other.band > 2 ? other.band - 2 : 4;
   run_point(&awkward_pool, &other, &s, x, packed, o, v_packed, q, (int64_t)pitch, again, result);
   check_same(again, y, pixels * pitch, "other blocks and bands");
+  run_point_pieces(k, &s, x, packed, o, v, q, (int64_t)pitch, again, result);
+  check_same(again, y, pixels * pitch, "piece by piece");
   for (int d = 0; d < 2; d++) free(s.index[d]), free(s.weight[d]);
   free(x), free(w), free(packed), free(v), free(v_packed), free(bias), free(residual), free(map);
   free(last_bias), free(last_residual), free(y), free(again);
