@@ -27,10 +27,10 @@ double gemm_cost(const Target *t, Tile tile, int64_t rows, int64_t columns) {
   return tile_cost(t, tile.mr, tile.nr / t->lanes, rows, columns);
 }
 
-Tile gemm_tile_model(const Target *t, int64_t rows, int64_t columns) {
+Tile gemm_tile_model(const Target *t, int64_t rows, int64_t columns, int64_t widest) {
   Tile best = {.mr = 1, .nr = t->lanes};
   double least = -1;
-  for (int vectors = 1; vectors <= MOST_VECTORS; vectors++) {
+  for (int vectors = 1; vectors <= MOST_VECTORS && (vectors == 1 || vectors * t->lanes <= widest); vectors++) {
     int mr = (t->registers - 1 - vectors) / vectors;
     if (mr > MOST_ROWS) mr = MOST_ROWS;
     if (mr < 1) continue;
@@ -84,8 +84,13 @@ Matrix matrix_columns(Matrix m, int64_t first, int64_t count) {
   return m;
 }
 
+enum { GAPS = 256 }; /* between the parts of a unit, and its checksum */
+
+int64_t gemm_widest(const Program *p, int64_t depth) {
+  return p->unit_bytes && depth ? (p->unit_bytes - GAPS) / (4 * depth) : INT64_MAX;
+}
+
 int64_t gemm_piece(const Program *p, int64_t n, int nr, int64_t each, int64_t more) {
-  enum { GAPS = 256 }; /* between the parts of a unit, and its checksum */
   int64_t room = p->unit_bytes - more - GAPS, panels = up(n, nr), most = room / (each * nr);
   if (!p->unit_bytes || panels <= most || panels < 2) return n;
   int64_t pieces = up(panels, most > 1 ? most : 1);

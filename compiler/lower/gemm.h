@@ -13,8 +13,10 @@ typedef struct {
 /* The tile for a product of so many rows and columns, each a sum of `depth`, in a kernel (its template's name), which
  * is called next: as measured (lower/tuning.h) if it was, else by the model. */
 Tile gemm_tile(Program *p, const char *kernel, int64_t rows, int64_t columns, int64_t depth);
-/* The one that takes the fewest cycles by a small model of the target. */
-Tile gemm_tile_model(const Target *t, int64_t rows, int64_t columns);
+/* The one that takes the fewest cycles by a small model of the target, of those with panels no wider than `widest`. */
+Tile gemm_tile_model(const Target *t, int64_t rows, int64_t columns, int64_t widest);
+/* How wide a panel of so many rows may be for a unit to have room for it. */
+int64_t gemm_widest(const Program *p, int64_t depth);
 /* Cycles, by that model, for one step of the sums of so many rows and columns. */
 double gemm_cost(const Target *t, Tile tile, int64_t rows, int64_t columns);
 /* Rows of `length` floats that share a panel before the next is read: what half the L2 cache holds, and few enough that

@@ -227,8 +227,19 @@ static int64_t view_bytes(const View *w) {
 static Arg pointer_arg(Step *s, ArgKind kind, const View *w) {
   if (!w->constant) s->bytes += view_bytes(w) * (kind == ARG_UPDATE ? 2 : 1);
   if (!w->constant) return (Arg){.kind = kind, .dtype = w->dtype, .storage = w->storage, .offset = w->offset};
-  UnitPart part = {.bytes = (int64_t)w->constant->bytes, .write = write_copy, .source = w->constant};
-  int64_t offset = add_part(s->program, s, part) + w->offset * (int64_t)dtype_size(w->dtype);
+  const int64_t size = (int64_t)dtype_size(w->dtype);
+  int64_t first = w->offset, last = w->offset; /* of the elements that are read */
+  for (int i = 0; i < w->rank; i++) {
+    const int64_t reach = w->dim[i] > 0 ? (w->dim[i] - 1) * w->stride[i] : 0;
+    *(reach < 0 ? &first : &last) += reach;
+  }
+  UnitPart part = {.bytes = (last + 1 - first) * size, .write = write_copy, .source = w->constant};
+  if (view_bytes(w) == 0 || part.bytes > (int64_t)w->constant->bytes) {
+    first = 0;
+    part.bytes = (int64_t)w->constant->bytes;
+  }
+  part.param[0] = first * size;
+  int64_t offset = add_part(s->program, s, part) + (w->offset - first) * size;
   return (Arg){.kind = ARG_WEIGHT, .dtype = w->dtype, .offset = offset};
 }
 

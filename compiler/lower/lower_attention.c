@@ -40,7 +40,8 @@ static bool in_place(const Target *t, const View *v, Tile tile, int64_t queries)
 static Plan plan_attention(Program *p, const int64_t *table, const View *v) {
   const Target *t = p->target;
   int64_t queries = table[2], keys = table[3], depth = table[4], width = table[5];
-  Plan plan = {.score = gemm_tile(p, "attention", queries, keys, depth), .value = gemm_tile_model(t, queries, width)};
+  Plan plan = {.score = gemm_tile(p, "attention", queries, keys, depth),
+               .value = gemm_tile_model(t, queries, width, INT64_MAX)};
   plan.score_row = round_up(keys, plan.score.nr);
   if (plan.score_row * 4 % WAY == 0) plan.score_row += round_up(16, t->lanes);
   int64_t most = t->l1 * 3 / 4 / (plan.score_row * 4);

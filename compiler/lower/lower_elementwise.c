@@ -6,7 +6,7 @@
  * scalar one.
  */
 #include "expr.h"
-#include "loops.h"
+#include "gemm.h"
 
 /* ---- the expression ---------------------------------------------------------------------------------------------- */
 
@@ -231,7 +231,7 @@ static Kernel *elementwise_kernel(Program *p, const Node *n, const Elementwise *
 
 /* ---- the step ---------------------------------------------------------------------------------------------------- */
 
-static void add_call(Program *p, Node *n, const Elementwise *w, const Loops *l, const View *out) {
+static void add_call(Program *p, Node *n, const Elementwise *w, const Loops *l, const View *out, bool more) {
   int64_t scale[LOOP_VIEWS];
   for (int k = 0; k < w->n; k++) scale[k] = w->vector ? 1 : (int64_t)dtype_size(w->view[k].dtype);
   Rows r = loops_rows(l, scale);
@@ -241,10 +241,43 @@ static void add_call(Program *p, Node *n, const Elementwise *w, const Loops *l, 
   for (int k = 0; k < w->n && !w->vector; k++) table[n_table++] = r.step[k];
   Step *s = low_call(p, n, elementwise_kernel(p, n, w, out->dtype));
   for (int k = 0; k < w->n; k++) low_read(s, &w->view[k]);
-  low_write(s, out);
+  gemm_result(s, out, more);
   low_size(s, r.rows);
   low_size(s, r.n);
   low_table(s, table, n_table);
+}
+
+/* Bytes of constants that vary along a dimension, for each of its indices. */
+static int64_t constant_bytes(const Elementwise *w, int d) {
+  int64_t bytes = 0;
+  for (int k = 0; k < w->n; k++)
+    if (w->view[k].constant && w->view[k].stride[d]) bytes += (int64_t)w->view[k].constant->bytes / w->dim[d];
+  return bytes;
+}
+
+/* One call, or, where a weight unit has no room for all constants, calls for pieces of the outermost dimension. */
+static void add_calls(Program *p, Node *n, const Elementwise *w, const Loops *l, const View *out) {
+  int outer = 0;
+  while (outer < w->rank && w->dim[w->order[outer]] == 1) outer++;
+  int d = outer < w->rank ? w->order[outer] : 0;
+  int64_t all = outer < w->rank ? w->dim[d] : 1, each = outer < w->rank ? constant_bytes(w, d) : 0;
+  int64_t piece = each ? gemm_piece(p, all, 1, each, 0) : all;
+  if (piece == all) {
+    add_call(p, n, w, l, out, false);
+    return;
+  }
+  for (int64_t at = 0; at < all; at += piece) {
+    Elementwise part = *w;
+    const View *view[LOOP_VIEWS];
+    part.dim[d] = all - at < piece ? all - at : piece;
+    for (int k = 0; k < w->n; k++) {
+      part.view[k] = view_slice(&w->view[k], d, at, part.dim[d], 1);
+      view[k] = &part.view[k];
+    }
+    const Loops loops = loops_of(w->rank, part.dim, w->order, w->n, view);
+    const View here = view_slice(out, d, at, part.dim[d], 1);
+    add_call(p, n, &part, &loops, &here, at > 0);
+  }
 }
 
 static void lower_expression(Program *p, Node *n, const Expr *e, bool per_channel) {
@@ -259,7 +292,7 @@ static void lower_expression(Program *p, Node *n, const Expr *e, bool per_channe
   find_order(&w);
   Loops l = operand_loops(p, n, &w);
   View out = low_output(p, n->out[0], w.order);
-  if (view_count(&out) > 0) add_call(p, n, &w, &l, &out);
+  if (view_count(&out) > 0) add_calls(p, n, &w, &l, &out);
 }
 
 void lower_elementwise(Program *p, Node *n) {

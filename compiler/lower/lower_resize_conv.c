@@ -223,7 +223,7 @@ static bool joining_pays(const Target *t, const Node *n, const Node *point) {
   enum { NEARER = 4 };
   int64_t channels = n->out[0]->shape.dim[1].n, outputs = point->out[0]->shape.dim[1].n;
   int64_t pixels = shape_count(&n->out[0]->shape) / channels;
-  Tile tile = gemm_tile_model(t, pixels, channels);
+  Tile tile = gemm_tile_model(t, pixels, channels, INT64_MAX);
   int64_t panels = (channels + tile.nr - 1) / tile.nr;
   return shape_count(&n->out[0]->shape) * 4 > t->l2 / 2 && 2 * outputs <= channels &&
          outputs * panels <= NEARER * channels;
@@ -261,7 +261,7 @@ static void point_step(Program *p, Node *point, const Resized *r, const View *y,
   int64_t q = point->out[0]->shape.dim[1].n, pixels = y->dim[0] * y->dim[2] * y->dim[3];
   Epilogue e = epilogue_of(p, n, r);
   Epilogue result = conv_epilogue(p, point);
-  Tile last = gemm_tile_model(p->target, shape_count(&n->out[0]->shape) / r->all, q);
+  Tile last = gemm_tile_model(p->target, shape_count(&n->out[0]->shape) / r->all, q, INT64_MAX);
   Step *s = low_call(p, point, point_kernel(p, r->tile, &e, last, &result));
   s->with = n;
   s->macs = r->macs * r->m + pixels * r->m * q;

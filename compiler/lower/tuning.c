@@ -31,7 +31,9 @@ void tuning_add(Ctx *c, Tuning *t, TileRequest entry) {
 Tile gemm_tile(Program *p, const char *kernel, int64_t rows, int64_t columns, int64_t depth) {
   const TileRequest *tuned = tuning_find(p->tuning, kernel, rows, columns, depth);
   TileRequest *r = ctx_alloc(p->ctx, sizeof *r);
-  *r = (TileRequest){kernel, rows, columns, depth, tuned ? tuned->tile : gemm_tile_model(p->target, rows, columns)};
+  int64_t widest = gemm_widest(p, depth);
+  *r = (TileRequest){kernel, rows, columns, depth, {0}};
+  r->tile = tuned && tuned->tile.nr <= widest ? tuned->tile : gemm_tile_model(p->target, rows, columns, widest);
   p->wants_tile = r;
   return r->tile;
 }
@@ -44,7 +46,7 @@ bool tile_is_possible(const Target *t, Tile tile) {
 
 size_t tile_candidates(const Target *t, const TileRequest *r, Tile *tile, size_t most) {
   size_t n = 0;
-  const Tile model = gemm_tile_model(t, r->rows, r->columns);
+  const Tile model = gemm_tile_model(t, r->rows, r->columns, INT64_MAX);
   if (n < most) tile[n++] = model;
   for (int vectors = MOST_VECTORS; vectors >= 1; vectors--) {
     int full = (t->registers - 1 - vectors) / vectors, nr = vectors * t->lanes;
