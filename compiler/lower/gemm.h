@@ -56,6 +56,12 @@ void gemm_result(Step *s, const View *y, bool more);
 /* For kernels without an epilogue: if n carries an expression, lowers n without it into a value of its own by `lower`,
  * then the expression as an elementwise chain, and returns true. */
 bool gemm_unfused(Program *p, Node *n, void (*lower)(Program *p, Node *n));
+/* Some columns of a MatMul or Gemm of a constant matrix, y's, into y: dense rows (lower_matmul.c). */
+bool matmul_can_part(const Node *n);
+void matmul_part(Program *p, Node *n, int64_t first, const View *y);
+/* Is n the router of a mixture of so many experts that their scores are better computed piece by piece, by the mixture's
+ * own lowering? */
+bool moe_has_router(const Program *p, const Node *n);
 /* Instantiates a template with holes MR, NR and EPILOGUE as <template>_f32_<tile><suffix>. */
 Kernel *gemm_kernel(Program *p, const char *template, Tile tile, const Epilogue *e);
 /* A value of the graph that stands for a view: what an expression's operand has to be. */

@@ -240,7 +240,22 @@ static Node *fit_operands(Program *p, Node *n) {
   return copy;
 }
 
+bool matmul_can_part(const Node *n) {
+  bool plain = n->op == OP_MATMUL || (n->op == OP_GEMM && (n->n_own < 3 || !n->in[2] || node_float(n, "beta", 1) == 1));
+  return plain && n->out[0]->dtype == DT_F32 && n->in[1]->tensor && n->in[0]->shape.rank == 2 &&
+         n->in[1]->shape.rank == 2 && n->in[1]->shape.dim[0].n > 0 && shape_count(&n->out[0]->shape) > 0;
+}
+
+void matmul_part(Program *p, Node *n, int64_t first, const View *y) {
+  Product d = product_of(p, n);
+  View x = rows_of(p, n, d.x);
+  Epilogue whole = epilogue_of(p, n, &d), e = low_epilogue_columns(p, &whole, first, y->dim[1]);
+  const Matrix m = {d.k, d.n, d.w.stride[0], d.w.stride[1], d.w.offset, 0};
+  gemm_matmul(p, n, &x, d.w.constant, matrix_columns(m, first, y->dim[1]), y, 1, y->dim[1], &e);
+}
+
 void lower_matmul(Program *p, Node *n) {
+  if (moe_has_router(p, n)) return; /* when the mixture is lowered */
   Product d = product_of(p, n);
   if (view_count(&d.y) == 0) {
     low_output(p, n->out[0], NULL);

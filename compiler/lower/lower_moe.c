@@ -40,24 +40,76 @@ static int64_t gate_number(Moe *m) {
   ctx_fail(m->p->ctx, m->n, "gate \"%s\" does not exist: softmax, topk_softmax and none do", gate);
 }
 
-static void route(Moe *m, View *expert, View *weight, View *token) {
+/* Of experts, by token: the chosen ones, their weights, and the token once more. */
+typedef struct {
+  View expert, weight, token;
+} Choice;
+
+/* The scores of experts first … first + count - 1. sums: NULL, if these are all. */
+static void route_some(Moe *m, const Choice *c, const View *scores, const View *sums, int64_t first, int64_t count) {
   Program *p = m->p;
-  View scores = low_last_dense(p, m->n->in[1]);
-  *expert = low_temp(p, "chosen", DT_U32, m->tokens * m->k);
-  *token = low_temp(p, "chosen_by", DT_U32, m->tokens * m->k);
-  *weight = low_temp(p, "gate", DT_F32, m->tokens * m->k);
   Step *s = low_call(p, m->n, low_kernel(p, "moe_route", "moe_route_f32", NULL));
-  low_read(s, &scores);
-  low_write(s, weight);
-  low_write(s, expert);
-  low_write(s, token);
+  low_read(s, scores);
+  gemm_result(s, &c->weight, first > 0);
+  gemm_result(s, &c->expert, first > 0);
+  gemm_result(s, &c->token, first > 0);
+  if (sums)
+    gemm_result(s, sums, first > 0);
+  else
+    low_null(s, DT_F32);
   low_flags(s);
-  low_size(s, scores.stride[0]);
+  low_size(s, scores->stride[0]);
   low_size(s, m->tokens);
+  low_size(s, first);
+  low_size(s, count);
   low_size(s, m->experts);
   low_size(s, m->k);
   low_size(s, gate_number(m));
   low_size(s, node_int(m->n, "normalize", 0) != 0);
+}
+
+/* How many experts' scores are computed at a time: as many as take no more memory than an expert's hidden rows, which
+ * come later. */
+static int64_t scores_at_once(const Node *n) {
+  enum { FEWEST = 64 };
+  int64_t inner = n->in[FC1]->shape.dim[1].n / FEWEST * FEWEST;
+  return inner > FEWEST ? inner : FEWEST;
+}
+
+bool moe_has_router(const Program *p, const Node *n) {
+  const Value *scores = n->out[0];
+  if (p->folding || !value_single_use(scores)) return false;
+  const Use *use = &scores->uses[0];
+  const Node *moe = use->node;
+  if (moe->op != OP_MOE || use->input != 1 || moe->tasks != n->tasks || moe->expr) return false;
+  return scores->shape.rank == 2 && scores->shape.dim[1].n > scores_at_once(moe) && matmul_can_part(n);
+}
+
+static Choice route(Moe *m) {
+  Program *p = m->p;
+  Choice c;
+  c.expert = low_temp(p, "chosen", DT_U32, m->tokens * m->k);
+  c.token = low_temp(p, "chosen_by", DT_U32, m->tokens * m->k);
+  c.weight = low_temp(p, "gate", DT_F32, m->tokens * m->k);
+  Node *router = m->n->in[1]->producer;
+  if (!router || !moe_has_router(p, router)) {
+    View scores = low_last_dense(p, m->n->in[1]);
+    route_some(m, &c, &scores, NULL, 0, m->experts);
+    return c;
+  }
+  int64_t piece = scores_at_once(m->n);
+  View some = low_temp(p, "scores", DT_F32, m->tokens * piece), sums = low_temp(p, "gate_sum", DT_F32, m->tokens);
+  for (int64_t first = 0; first < m->experts; first += piece) {
+    const int64_t count = m->experts - first < piece ? m->experts - first : piece, dim[2] = {m->tokens, count};
+    View scores = some;
+    scores.rank = 2;
+    memcpy(scores.dim, dim, sizeof dim);
+    scores.stride[0] = count;
+    scores.stride[1] = 1;
+    matmul_part(p, router, first, &scores);
+    route_some(m, &c, &scores, &sums, first, count);
+  }
+  return c;
 }
 
 static void queue(Moe *m, const View *expert, const View *weight) {
@@ -217,14 +269,13 @@ void lower_moe(Program *p, Node *n) {
   m.y = low_output(p, n->out[0], NULL);
   if (m.tokens * m.hidden == 0) return;
   m.x = low_last_dense(p, n->in[0]);
-  View expert, weight, token;
-  route(&m, &expert, &weight, &token);
+  const Choice c = route(&m);
   if (p->moe_token_major) {
-    m.queue = expert;
-    m.token = token;
-    m.weight = weight;
+    m.queue = c.expert;
+    m.token = c.token;
+    m.weight = c.weight;
   } else {
-    queue(&m, &expert, &weight);
+    queue(&m, &c.expert, &c.weight);
   }
   m.inside = low_temp(p, "hidden", DT_F32, m.tokens * m.inner);
   low_fill(p, n, 0, &m.y);

@@ -3,8 +3,8 @@
 #include "kernel_test.h"
 
 void moe_route_f32(const moecc_pool *pool, const float *scores, float *weight, uint32_t *expert, uint32_t *token,
-                   uint32_t *flags, size_t score_row, size_t tokens, size_t experts, size_t k, size_t gate,
-                   size_t normalize);
+                   float *sums, uint32_t *flags, size_t score_row, size_t tokens, size_t first, size_t count,
+                   size_t all, size_t k, size_t gate, size_t normalize);
 void moe_queue(const uint32_t *expert, const float *weight, uint32_t *begin, uint32_t *token, float *queued,
                size_t tokens, size_t experts, size_t k);
 void moe_expert_in_f32(const moecc_pool *pool, const float *x, const float *w, const float *b, const uint32_t *token,
@@ -19,9 +19,9 @@ static void choice(void **state) {
   const float scores[] = {1, 3, 3, 0, 2, 3, 9, 5, NAN, 5, 5, -1, 7, 9, NAN, NAN, 1, NAN, NAN, NAN, 9};
   uint32_t expert[9], token[9], flags = 0;
   float weight[9];
-  moe_route_f32(NULL, scores, weight, expert, token, &flags, 7, 1, 6, 3, 2, 0);
+  moe_route_f32(NULL, scores, weight, expert, token, NULL, &flags, 7, 1, 0, 6, 6, 3, 2, 0);
   assert_int_equal(flags, 0);
-  moe_route_f32(&awkward_pool, scores, weight, expert, token, &flags, 7, 3, 6, 3, 2, 0);
+  moe_route_f32(&awkward_pool, scores, weight, expert, token, NULL, &flags, 7, 3, 0, 6, 6, 3, 2, 0);
   const uint32_t want[] = {1, 2, 5, 0, 2, 5, 0, 1, 2};
   const float weights[] = {3, 3, 3, 5, 5, 7, 0, 0, 1};
   for (size_t i = 0; i < 9; i++) {
@@ -46,7 +46,7 @@ static void choice_of_many(void **state) {
       scores[e] = is_nan ? NAN : floorf(20 * random_float()) / 4;
       nan |= is_nan;
     }
-    moe_route_f32(&awkward_pool, scores, weight, expert, token, &flags, experts, 1, experts, K, 2, 0);
+    moe_route_f32(&awkward_pool, scores, weight, expert, token, NULL, &flags, experts, 1, 0, experts, experts, K, 2, 0);
     assert_int_equal(flags, nan ? MOECC_FLAG_NAN_SCORE : 0);
     for (size_t e = 0, i = 0; e < experts; e++) {
       size_t before = 0; /* experts to be chosen before this one */
@@ -68,7 +68,8 @@ static void gates(void **state) {
       uint32_t expert[K], token[K], flags = 0;
       double all = 0, chosen = 0, total = 0;
       for (size_t e = 0; e < EXPERTS; e++) scores[e] = 4 + 4 * random_float();
-      moe_route_f32(NULL, scores, weight, expert, token, &flags, EXPERTS, 1, EXPERTS, K, gate, normalize);
+      moe_route_f32(NULL, scores, weight, expert, token, NULL, &flags, EXPERTS, 1, 0, EXPERTS, EXPERTS, K, gate,
+                    normalize);
       for (size_t e = 0; e < EXPERTS; e++) all += exp((double)scores[e]);
       for (size_t i = 0; i < K; i++) {
         size_t better = 0;
@@ -86,6 +87,32 @@ static void gates(void **state) {
         assert_true(fabs((double)weight[i] - w) <= 1e-6 * fabs(w));
       }
     }
+}
+
+/* The experts in several calls: the same choice, and weights as near as sums are that were rescaled. */
+static void choice_in_pieces(void **state) {
+  (void)state;
+  enum { MOST = 130, TOKENS = 3, K = 6 };
+  for (size_t round = 0; round < 200; round++) {
+    const size_t experts = K + round % (MOST - K), piece = 1 + round % 17, gate = round % 3, normalize = round % 2;
+    float scores[TOKENS * MOST], whole[TOKENS * K], weight[TOKENS * K], sums[TOKENS];
+    uint32_t expert[TOKENS * K], wanted[TOKENS * K], token[TOKENS * K], flags = 0, other = 0;
+    for (size_t i = 0; i < TOKENS * experts; i++)
+      scores[i] = round % 5 == 4 && random_float() > 0.8f ? NAN : floorf(40 * random_float()) / 4;
+    moe_route_f32(NULL, scores, whole, wanted, token, NULL, &flags, experts, TOKENS, 0, experts, experts, K, gate,
+                  normalize);
+    for (size_t first = 0; first < experts; first += piece) {
+      const size_t count = experts - first < piece ? experts - first : piece;
+      moe_route_f32(&awkward_pool, scores + first, weight, expert, token, sums, &other, experts, TOKENS, first, count,
+                    experts, K, gate, normalize);
+    }
+    assert_int_equal(flags, other);
+    for (size_t i = 0; i < TOKENS * K; i++) {
+      assert_int_equal(expert[i], wanted[i]);
+      assert_int_equal(token[i], i / K);
+      assert_true(fabsf(weight[i] - whole[i]) <= 1e-6f * fabsf(whole[i]));
+    }
+  }
 }
 
 typedef struct {
@@ -106,7 +133,7 @@ static void one_layer(const Layer *l) {
     p1[e] = pack_panels(w1 + e * H * I, H, I, TEST_NR);
     p2[e] = pack_panels(w2 + e * I * H, I, H, TEST_NR);
   }
-  moe_route_f32(&awkward_pool, scores, weight, expert, token, &flags, E, T, E, K, 0, 0);
+  moe_route_f32(&awkward_pool, scores, weight, expert, token, NULL, &flags, E, T, 0, E, E, K, 0, 0);
   moe_queue(expert, weight, begin, queue, queued, T, E, K);
   assert_int_equal(begin[0], 0);
   assert_int_equal(begin[E], T * K);
@@ -154,6 +181,7 @@ static void layers(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(choice), cmocka_unit_test(choice_of_many),
-                                     cmocka_unit_test(gates), cmocka_unit_test(layers)};
+                                     cmocka_unit_test(choice_in_pieces), cmocka_unit_test(gates),
+                                     cmocka_unit_test(layers)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
