@@ -91,8 +91,18 @@ typedef struct moecc_piece {
 } moecc_piece;
 #define MOECC_NO_UNIT UINT32_MAX
 
-/* Where weights come from. begin asks for a piece and should return at once; dst (64-byte aligned, of piece->bytes) is
- * where it may be put. wait returns when the piece is there and says where: dst, or the source's own memory. At most
+/* Buffers are made of whole blocks of 4096 bytes, and so large that a piece can be read with the whole blocks around it,
+ * as O_DIRECT and many devices want: what MOECC_STREAM_BUFFER gives for the largest piece. A piece lies in a pack as
+ * slots do: one of less than a block touches two blocks at most, a longer one begins with a block. */
+enum { MOECC_BLOCK = 4096 };
+#define MOECC_STREAM_BUFFER(bytes)                                                                                     \
+  ((size_t)(bytes) < 2 * (size_t)MOECC_BLOCK ? 2 * (size_t)MOECC_BLOCK                                                 \
+                                             : ((size_t)(bytes) + MOECC_BLOCK - 1) & ~((size_t)MOECC_BLOCK - 1))
+
+/* Where weights come from. begin asks for a piece and should return at once; dst is where it may be put: aligned to
+ * MOECC_BLOCK, with room for all the blocks that the piece touches, from (piece->offset rounded down to a block) on.
+ * wait returns when the piece is there and says where: dst, dst + piece->offset % MOECC_BLOCK when whole blocks were
+ * read, or the source's own memory. At most
  * two pieces are under way at once; each is waited for, in any order, with the piece and dst that begin was given,
  * until wait returns something other than MOECC_ERROR_TIMEOUT. A source that can time out has `forget`: it drops what
  * is under way; a piece being read may still be written to its dst, but before anything that is begun later is. One
@@ -174,11 +184,11 @@ typedef struct moecc_pack_entry { /* 64 bytes: one unit */
   uint32_t reserved[7]; /* 0 */
 } moecc_pack_entry;
 /* Checks head, version, byte order, model, length and directory, and that the given tasks' units lie inside. Reads
- * nothing of the units. model 0: any. buffer: 64 bytes, 64-byte aligned; NULL for a resident source. */
+ * nothing of the units. model 0: any. buffer: a block, aligned to MOECC_BLOCK; NULL for a resident source. */
 moecc_status moecc_pack_check(const moecc_source *s, uint64_t model, unsigned tasks, void *buffer, unsigned timeout_ms);
-/* Checks every slot's checksum: for mapped files, or whenever one wants to know. buffer (64-byte aligned, of the
- * largest MOECC_SLOT_BYTES; its own size in `bytes`) is NULL for a resident source. *unit and *index (may be NULL) name
- * the first bad slot, *unit being MOECC_NO_UNIT when the head or directory is at fault. */
+/* Checks every slot's checksum: for mapped files, or whenever one wants to know. buffer (aligned to
+ * MOECC_BLOCK, `bytes` long, MOECC_STREAM_BUFFER of the largest MOECC_SLOT_BYTES) is NULL for a resident source. *unit
+ * and *index (may be NULL) name the first bad slot, *unit being MOECC_NO_UNIT when the head or directory is at fault. */
 moecc_status moecc_pack_verify(const moecc_source *s, void *buffer, size_t bytes, uint32_t *unit, uint32_t *index);
 
 /* ---- context ------------------------------------------------------------------------------------------------------
@@ -211,8 +221,9 @@ typedef struct moecc_context {
 } moecc_context;
 /* Arena alignment, bytes. */
 enum { MOECC_ALIGN = 64 };
-/* The two stream buffers, which lie behind the values in the arena when a source is given that is not resident. */
-#define MOECC_STREAM_BYTES(buffer) (2 * (((size_t)(buffer) + 63) & ~(size_t)63))
+/* The two stream buffers, which lie behind the values in the arena when a source is given that is not resident, with
+ * what is lost before the first block; `buffer` as in moecc_network. */
+#define MOECC_STREAM_BYTES(buffer) (2 * MOECC_STREAM_BUFFER(buffer) + MOECC_BLOCK - MOECC_ALIGN)
 /* `needed`: arena bytes for the values, with the pool's threads; a multiple of 64. On failure the context is as it was
  * before, but for `needed` and weights.fault. */
 moecc_status moecc_context_init(moecc_context *m, const moecc_network *n, unsigned tasks, void *arena, size_t bytes,

@@ -98,6 +98,12 @@ static inline unsigned char *copy_pack(const Fixture *f) {
   return p;
 }
 
+/* A buffer of whole blocks for any slot. */
+static inline unsigned char *new_buffer(const Fixture *f, size_t *bytes) {
+  *bytes = MOECC_STREAM_BUFFER(f->network.buffer);
+  return aligned_alloc(MOECC_BLOCK, *bytes);
+}
+
 /* An arena with the stream buffers and `values` bytes in front. */
 static inline unsigned char *new_arena(const Fixture *f, size_t values, size_t *bytes) {
   *bytes = values + MOECC_STREAM_BYTES(f->network.buffer);

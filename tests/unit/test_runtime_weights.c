@@ -303,8 +303,8 @@ static void a_flipped_bit_names_its_slot(void **state) {
   const Fixture *f = *state;
   moecc_file file;
   unsigned char *p = copy_pack(f), *memory = copy_pack(f);
-  size_t bytes;
-  unsigned char *arena = new_arena(f, 0, &bytes);
+  size_t bytes, room;
+  unsigned char *arena = new_arena(f, 0, &bytes), *buffer = new_buffer(f, &room);
   for (uint32_t u = 0; u < UNITS; u++)
     for (uint32_t i = 0; i < f->unit[u].count; i++) {
       size_t at = (size_t)(f->unit[u].offset + i * f->unit[u].stride + (u * 977 + i * 333) % f->unit[u].bytes);
@@ -323,7 +323,7 @@ static void a_flipped_bit_names_its_slot(void **state) {
       moecc_status status = MOECC_OK;
       assert_non_null(moecc_take_expert(&m.weights, &f->unit[u], i, NULL, 0, &status));
       moecc_context_close(&m);
-      assert_int_equal(moecc_pack_verify(&s, arena, bytes, &unit, &index), MOECC_ERROR_CHECKSUM);
+      assert_int_equal(moecc_pack_verify(&s, buffer, room, &unit, &index), MOECC_ERROR_CHECKSUM);
       assert_true(unit == u && index == i);
       unit = index = 99;
       assert_int_equal(moecc_file_load(&file, write_file(p, f->bytes), memory, f->bytes, &unit, &index),
@@ -332,7 +332,7 @@ static void a_flipped_bit_names_its_slot(void **state) {
       p[at] ^= 0x10;
     }
   unlink(file_name);
-  free(arena), free(p), free(memory);
+  free(arena), free(p), free(memory), free(buffer);
 }
 
 /* A slot that is whole, but another's: the checksum knows its place. */
@@ -432,11 +432,18 @@ typedef struct {
   const Fixture *f;
   unsigned begun, waited, under_way, most;
   unsigned fail_begin, fail_wait; /* the how-many-th fails; 0: none */
+  bool blocks;                    /* delivers whole blocks */
   struct {
     uint64_t offset;
     void *dst;
   } open[2];
 } Diary;
+
+/* Bytes of the blocks that a piece touches. */
+static size_t whole_blocks(const moecc_piece *p) {
+  uint64_t first = p->offset / MOECC_BLOCK, behind = (p->offset + p->bytes + MOECC_BLOCK - 1) / MOECC_BLOCK;
+  return (size_t)(behind - first) * MOECC_BLOCK;
+}
 
 static moecc_status diary_begin(void *self, const moecc_piece *p, void *dst) {
   Diary *d = self;
@@ -445,7 +452,8 @@ static moecc_status diary_begin(void *self, const moecc_piece *p, void *dst) {
   for (unsigned i = 0; i < d->under_way; i++) assert_ptr_not_equal(d->open[i].dst, dst);
   d->open[d->under_way].offset = p->offset, d->open[d->under_way].dst = dst;
   if (++d->under_way > d->most) d->most = d->under_way;
-  memset(dst, 0xee, p->bytes); /* whoever still reads the buffer sees it */
+  assert_int_equal((uintptr_t)dst % MOECC_BLOCK, 0);
+  memset(dst, 0xee, whole_blocks(p)); /* whoever still reads the buffer sees it */
   return MOECC_OK;
 }
 
@@ -457,6 +465,7 @@ static moecc_status diary_wait(void *self, const moecc_piece *p, void *dst, unsi
   if (i == 0) d->open[0] = d->open[1];
   d->under_way--;
   if (++d->waited == d->fail_wait) return MOECC_ERROR_IO;
+  if (d->blocks) dst = (unsigned char *)dst + p->offset % MOECC_BLOCK;
   memcpy(dst, d->f->pack + p->offset, p->bytes);
   *where = dst;
   return MOECC_OK;
@@ -498,6 +507,35 @@ static void the_next_slot_is_asked_for_at_once(void **state) {
   moecc_context_close(&m);
   assert_int_equal(d.under_way, 0);
   free(arena);
+}
+
+/* Wherever the arena begins: buffers on blocks, with room for all blocks around a slot, and nothing outside written. */
+static void buffers_hold_whole_blocks(void **state) {
+  const Fixture *f = *state;
+  enum { VALUES = 192, RED = 256 };
+  const size_t bytes = VALUES + MOECC_STREAM_BYTES(f->network.buffer), all = MOECC_BLOCK + RED + bytes + RED;
+  unsigned char *memory = aligned_alloc(MOECC_BLOCK, 2 * MOECC_BLOCK + MOECC_STREAM_BUFFER(all));
+  for (size_t start = 0; start < MOECC_BLOCK; start += MOECC_ALIGN) {
+    unsigned char *arena = memory + RED + start;
+    Diary d = diary_of(f);
+    moecc_context m = {0};
+    d.face.self = &d;
+    d.blocks = start % 128 == 0;
+    memset(memory, 0x5a, all);
+    assert_int_equal(moecc_context_init(&m, &f->network, 1, arena, bytes - 1, VALUES, &d.face, NULL),
+                     MOECC_ERROR_ARENA);
+    assert_int_equal(m.needed, bytes);
+    assert_int_equal(moecc_context_init(&m, &f->network, 1, arena, bytes, VALUES, &d.face, NULL), MOECC_OK);
+    assert_int_equal(take_all(f, &m.weights), MOECC_OK);
+    for (unsigned b = 0; b < 2; b++) {
+      const unsigned char *at = m.weights.buffer[b];
+      assert_true(at >= arena + VALUES && at + m.weights.buffer_bytes <= arena + bytes);
+    }
+    moecc_context_close(&m);
+    for (size_t i = 0; i < RED + start + VALUES; i++) assert_int_equal(memory[i], 0x5a);
+    for (size_t i = RED + start + bytes; i < all; i++) assert_int_equal(memory[i], 0x5a);
+  }
+  free(memory);
 }
 
 static uint32_t random_state = 1;
@@ -583,6 +621,7 @@ int main(void) {
       TEST(each_failing_read_names_its_slot),
       TEST(a_file_cut_while_open_is_noticed),
       TEST(the_next_slot_is_asked_for_at_once),
+      TEST(buffers_hold_whole_blocks),
       TEST(any_order_of_takes_is_right),
       TEST(experts_without_a_queue_are_not_loaded),
   };
