@@ -3,7 +3,7 @@
  * Core (moecc_rt.c): statuses, contexts, weight units and where they come from, parallel loops. No malloc, no stdio, no
  * recursion; all state is in the caller's structures. Optional files, each needing only the core: moecc_rt_file.c
  * (weights from files: read, mapped or loaded whole) and moecc_rt_threads.c (a thread pool, and a thread that loads
- * ahead).
+ * ahead); moecc_rt_direct.c (weights from files, past the system's cache) needs moecc_rt_file.c too.
  */
 #ifndef MOECC_RT_H
 #define MOECC_RT_H
@@ -266,6 +266,48 @@ moecc_status moecc_file_map(moecc_file *f, const char *path);
 moecc_status moecc_file_load(moecc_file *f, const char *path, void *memory, size_t bytes, uint32_t *unit,
                              uint32_t *index);
 void moecc_file_close(moecc_file *f);
+
+/* ---- optional: weights from files, past the system's cache (moecc_rt_direct.c) -----------------------------------
+ */
+
+/* A read. */
+typedef struct moecc_direct_read {
+  moecc_piece piece;
+  void *dst;
+  size_t done;     /* bytes that have come, counted from the piece's first block */
+  unsigned tries;  /* how often in a row it did not get further */
+  unsigned number; /* order of arrival */
+  int state;
+  moecc_status status; /* when it has ended */
+} moecc_direct_read;
+
+/* What is shared with the kernel. */
+typedef struct moecc_ring {
+  int fd;
+  unsigned char *memory, *entries; /* mapped */
+  size_t memory_bytes, entries_bytes;
+  unsigned *sq_head, *sq_tail, *sq_array, sq_mask;
+  unsigned *cq_head, *cq_tail, cq_mask;
+  unsigned char *results;
+} moecc_ring;
+
+/* Must stay where it is while open. */
+typedef struct moecc_direct {
+  moecc_source source; /* give &d.source to init */
+  int direct;          /* 1: O_DIRECT; 0: the file system refuses it, and reads go through the system's cache */
+  int in_background; /* 1: io_uring, the kernel reads while the caller computes; 0: wait reads, unless a loader does */
+  moecc_file file;
+  moecc_ring ring;
+  moecc_direct_read read[4]; /* two wanted, and two that were forgotten while being read */
+  unsigned arrivals;
+} moecc_direct;
+/* Reads slots into the two buffers in whole blocks, two at a time, with nothing of the pack in the system's cache:
+ * memory stays as small as it is said to be. begin only asks. Waits can time out. Where there is no io_uring, put
+ * moecc_loader_start in front (see in_background). `without` leaves out what would be used: MOECC_WITHOUT_… */
+enum { MOECC_WITHOUT_RING = 1, MOECC_WITHOUT_DIRECT = 2 };
+moecc_status moecc_direct_open(moecc_direct *d, const char *path, unsigned without);
+/* Not before the contexts that use it are closed. Waits for reads that are still under way. */
+void moecc_direct_close(moecc_direct *d);
 
 /* ---- optional: threads (moecc_rt_threads.c) -----------------------------------------------------------------------
  */

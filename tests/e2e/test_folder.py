@@ -17,6 +17,7 @@ HOSTED = (
     "moecc_npy.c",
     "moecc_npy.h",
     "moecc_rt_file.c",
+    "moecc_rt_direct.c",
     "moecc_rt_threads.c",
     "moecc_rt_trace.c",
     "moecc_profile.c",
