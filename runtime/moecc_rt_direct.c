@@ -137,24 +137,29 @@ static moecc_status plain_wait(void *self, const moecc_piece *piece, void *dst, 
 
 #if HAS_RING
 
-enum { FREE = 0, QUEUED, READING, FINISHED, DROPPED }; /* DROPPED: being read, but nobody wants it any more */
-enum { READS = 4, ENTRIES = 8, OF_A_CANCEL = READS };  /* results are told apart by the number of their read */
+enum { IDLE = 0, WANTED, FLYING, ENDED, FORGOTTEN };  /* FORGOTTEN: being read, but nobody wants it any more */
+enum { READS = 4, ENTRIES = 8, OF_A_CANCEL = READS }; /* results are told apart by the number of their read */
 
-static unsigned load(const unsigned *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
-static void store(unsigned *p, unsigned value) { __atomic_store_n(p, value, __ATOMIC_RELEASE); }
+static unsigned acquire(const unsigned *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+static void release(unsigned *p, unsigned value) { __atomic_store_n(p, value, __ATOMIC_RELEASE); }
+
+static long enter(const moecc_ring *ring, unsigned requests, unsigned results, unsigned flags, const void *arg,
+                  size_t bytes) {
+  return syscall(__NR_io_uring_enter, ring->fd, requests, results, flags, arg, bytes);
+}
 
 /* Hands one request over; 0: the kernel does not take it. */
 static int submit(moecc_ring *ring, const struct io_uring_sqe *request) {
   unsigned tail = *ring->sq_tail, at = tail & ring->sq_mask, tries;
   memcpy(ring->entries + at * sizeof *request, request, sizeof *request);
   ring->sq_array[at] = at;
-  store(ring->sq_tail, tail + 1);
+  release(ring->sq_tail, tail + 1);
   for (tries = 0; tries < MOST_TRIES; tries++) {
-    long n = syscall(__NR_io_uring_enter, ring->fd, 1, 0, 0, NULL, 0);
-    if (load(ring->sq_head) == tail + 1) return 1;
+    long n = enter(ring, 1, 0, 0, NULL, 0);
+    if (acquire(ring->sq_head) == tail + 1) return 1;
     if (n < 0 && errno != EINTR && errno != EAGAIN && errno != EBUSY) break;
   }
-  store(ring->sq_tail, tail); /* not taken: it must not go along with a later one */
+  release(ring->sq_tail, tail); /* not taken: it must not go along with a later one */
   return 0;
 }
 
@@ -168,9 +173,9 @@ static void submit_read(moecc_direct *d, moecc_direct_read *r) {
   request.off = rest_offset(r);
   request.user_data = (uint64_t)(r - d->read);
   if (!d->direct) request.flags = IOSQE_ASYNC; /* a copy out of the cache would be made before this returns */
-  r->state = READING;
+  r->state = FLYING;
   if (submit(&d->ring, &request)) return;
-  r->state = FINISHED;
+  r->state = ENDED;
   r->status = MOECC_ERROR_IO;
 }
 
@@ -188,23 +193,23 @@ static void take_result(moecc_direct *d, const struct io_uring_cqe *result) {
   moecc_direct_read *r;
   if (result->user_data >= READS) return;
   r = &d->read[result->user_data];
-  if (r->state == DROPPED) {
-    r->state = FREE;
+  if (r->state == FORGOTTEN) {
+    r->state = IDLE;
     return;
   }
   r->status = advance(d, r, result->res);
-  r->state = r->status != MOECC_OK || complete(r) ? FINISHED : QUEUED;
+  r->state = r->status != MOECC_OK || complete(r) ? ENDED : WANTED;
 }
 
 static void take_results(moecc_direct *d) {
   moecc_ring *ring = &d->ring;
   unsigned head = *ring->cq_head;
-  for (; head != load(ring->cq_tail); head++) {
+  for (; head != acquire(ring->cq_tail); head++) {
     struct io_uring_cqe result;
     memcpy(&result, ring->results + (head & ring->cq_mask) * sizeof result, sizeof result);
     take_result(d, &result);
   }
-  store(ring->cq_head, head);
+  release(ring->cq_head, head);
 }
 
 static unsigned count(const moecc_direct *d, int state) {
@@ -215,12 +220,12 @@ static unsigned count(const moecc_direct *d, int state) {
 
 /* Hands over what is queued, in order of arrival, unless a forgotten read may still write. */
 static void feed(moecc_direct *d) {
-  while (count(d, DROPPED) == 0 && count(d, QUEUED) > 0) {
+  while (count(d, FORGOTTEN) == 0 && count(d, WANTED) > 0) {
     moecc_direct_read *next = NULL;
     unsigned i;
     for (i = 0; i < READS; i++) {
       moecc_direct_read *r = &d->read[i];
-      if (r->state == QUEUED && (!next || (int)(r->number - next->number) < 0)) next = r;
+      if (r->state == WANTED && (!next || (int)(r->number - next->number) < 0)) next = r;
     }
     submit_read(d, next);
   }
@@ -232,23 +237,23 @@ static moecc_status ring_begin(void *self, const moecc_piece *piece, void *dst) 
   unsigned i;
   take_results(d);
   for (i = 0; i < READS && !r; i++)
-    if (d->read[i].state == FREE) r = &d->read[i];
+    if (d->read[i].state == IDLE) r = &d->read[i];
   if (!r) return MOECC_ERROR_STATE;
   *r = new_read(piece, dst);
   r->number = d->arrivals++;
-  r->state = QUEUED;
+  r->state = WANTED;
   feed(d);
   return MOECC_OK;
 }
 
-static uint64_t now_ns(void) {
+static uint64_t clock_ns(void) {
   struct timespec t;
   (void)clock_gettime(CLOCK_MONOTONIC, &t);
   return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
 /* Sleeps until there is a result, at most so long (0: for ever), or until a signal. 0: the kernel refuses. */
-static int sleep_for(moecc_ring *ring, uint64_t ns) {
+static int sleep_for(const moecc_ring *ring, uint64_t ns) {
   struct {
     int64_t seconds, nanoseconds;
   } most;
@@ -257,16 +262,15 @@ static int sleep_for(moecc_ring *ring, uint64_t ns) {
   most.seconds = (int64_t)(ns / 1000000000u);
   most.nanoseconds = (int64_t)(ns % 1000000000u);
   if (ns) arg.ts = (uint64_t)(uintptr_t)&most;
-  return syscall(__NR_io_uring_enter, ring->fd, 0, 1, IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG, &arg,
-                 sizeof arg) >= 0 ||
-         errno == ETIME || errno == EINTR || errno == EAGAIN || errno == EBUSY;
+  return enter(ring, 0, 1, IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG, &arg, sizeof arg) >= 0 || errno == ETIME ||
+         errno == EINTR || errno == EAGAIN || errno == EBUSY;
 }
 
 static moecc_direct_read *find_read(moecc_direct *d, const moecc_piece *piece, const void *dst) {
   unsigned i;
   for (i = 0; i < READS; i++) {
     moecc_direct_read *r = &d->read[i];
-    if (r->state != FREE && r->state != DROPPED && r->dst == dst && r->piece.offset == piece->offset &&
+    if (r->state != IDLE && r->state != FORGOTTEN && r->dst == dst && r->piece.offset == piece->offset &&
         r->piece.bytes == piece->bytes)
       return r;
   }
@@ -277,20 +281,20 @@ static moecc_status ring_wait(void *self, const moecc_piece *piece, void *dst, u
                               const void **where) {
   moecc_direct *d = self;
   moecc_direct_read *r = find_read(d, piece, dst);
-  uint64_t deadline = timeout_ms ? now_ns() + (uint64_t)timeout_ms * 1000000u : 0;
+  uint64_t deadline = timeout_ms ? clock_ns() + (uint64_t)timeout_ms * 1000000u : 0;
   if (!r) return MOECC_ERROR_STATE;
   for (;;) {
     uint64_t now;
     take_results(d);
     feed(d);
-    if (r->state == FINISHED) break;
-    now = deadline ? now_ns() : 0;
+    if (r->state == ENDED) break;
+    now = deadline ? clock_ns() : 0;
     if (deadline && now >= deadline) return MOECC_ERROR_TIMEOUT;
     if (sleep_for(&d->ring, deadline - now)) continue;
-    r->state = r->state == READING ? DROPPED : FREE;
+    r->state = r->state == FLYING ? FORGOTTEN : IDLE;
     return MOECC_ERROR_IO;
   }
-  r->state = FREE;
+  r->state = IDLE;
   *where = where_is(r);
   return r->status;
 }
@@ -301,11 +305,11 @@ static void ring_forget(void *self) {
   take_results(d);
   for (i = 0; i < READS; i++) {
     moecc_direct_read *r = &d->read[i];
-    if (r->state == READING) {
-      r->state = DROPPED;
+    if (r->state == FLYING) {
+      r->state = FORGOTTEN;
       submit_cancel(d, r);
-    } else if (r->state != DROPPED) {
-      r->state = FREE;
+    } else if (r->state != FORGOTTEN) {
+      r->state = IDLE;
     }
   }
 }
@@ -331,7 +335,7 @@ static int ring_open(moecc_ring *ring) {
   struct io_uring_params p;
   size_t sq, cq;
   memset(&p, 0, sizeof p);
-  ring->fd = (int)syscall(__NR_io_uring_setup, ENTRIES, &p);
+  ring->fd = (int)syscall(__NR_io_uring_setup, (unsigned)ENTRIES, &p);
   if (ring->fd < 0 || (p.features & features) != features) return 0;
   (void)fcntl(ring->fd, F_SETFD, FD_CLOEXEC);
   sq = p.sq_off.array + p.sq_entries * sizeof(uint32_t);
@@ -367,7 +371,7 @@ static void ring_start(moecc_direct *d) {
 static void ring_stop(moecc_direct *d) {
   if (!d->in_background) return;
   ring_forget(d);
-  while (count(d, DROPPED) > 0 && sleep_for(&d->ring, 0)) take_results(d);
+  while (count(d, FORGOTTEN) > 0 && sleep_for(&d->ring, 0)) take_results(d);
   ring_unmap(&d->ring);
 }
 

@@ -220,6 +220,6 @@ def test_streaming_is_the_drivers_default(cli: Cli, dense: Path) -> None:
         program = cli.place / weights / "build" / "dense_main"
         text = subprocess.run([program, "--help"], capture_output=True, text=True, check=True).stdout
         assert wanted in text
-        for way in ("--load", "--stream", "--map", *(f"--source={w}" for w in WAYS)):
-            subprocess.run([program, "--noise", "--quiet", way], check=True)
+        for way in ("--load", "--stream", "--map", *(f"--source {w}" for w in WAYS)):
+            subprocess.run([program, "--noise", "--quiet", *way.split()], check=True)
         assert subprocess.run([program, "--noise", "--load", "--map"], capture_output=True, check=False).returncode == 2

@@ -377,18 +377,6 @@ static void gate_open(Gate *g, const Fixture *f) {
   pthread_cond_init(&g->changed, NULL);
 }
 
-static moecc_status take_all(const Fixture *f, moecc_weights *w) {
-  moecc_status s = MOECC_OK;
-  for (size_t u = 0; u < UNITS; u++)
-    for (uint32_t i = 0; i < f->unit[u].count; i++) {
-      const moecc_unit *next = i + 1 < f->unit[u].count ? &f->unit[u] : u + 1 < UNITS ? &f->unit[u + 1] : NULL;
-      const void *p = moecc_take_expert(w, &f->unit[u], i, next, next == &f->unit[u] ? i + 1 : 0, &s);
-      if (!p) return s;
-      assert_true(slot_is_right(&f->unit[u], i, p));
-    }
-  return s;
-}
-
 static void a_loader_delivers_like_its_source(void **state) {
   const Fixture *f = *state;
   moecc_context m = {0};

@@ -29,53 +29,6 @@ static ssize_t injected_pread(int fd, void *p, size_t n, off_t at) {
 
 static void reset_reads(void) { memset(&reads, 0, sizeof reads); }
 
-/* ---- helpers ------------------------------------------------------------------------------------------------------
- */
-
-static char file_name[64];
-
-static const char *write_file(const void *data, size_t bytes) {
-  snprintf(file_name, sizeof file_name, "/tmp/moecc_test_%ld.bin", (long)getpid());
-  FILE *f = fopen(file_name, "wb");
-  assert_non_null(f);
-  assert_int_equal(fwrite(data, 1, bytes, f), bytes);
-  assert_int_equal(fclose(f), 0);
-  return file_name;
-}
-
-static moecc_status init(const Fixture *f, moecc_context *m, unsigned char *arena, size_t bytes,
-                         const moecc_source *s) {
-  return moecc_context_init(m, &f->network, ALL_TASKS, arena, bytes, 0, s, NULL);
-}
-
-/* Takes every slot in order, always naming the next one; the first failure, or MOECC_OK. */
-static moecc_status take_all(const Fixture *f, moecc_weights *w) {
-  moecc_status s = MOECC_OK;
-  for (size_t u = 0; u < UNITS; u++)
-    for (uint32_t i = 0; i < f->unit[u].count; i++) {
-      bool last = i + 1 == f->unit[u].count;
-      const moecc_unit *next = !last ? &f->unit[u] : u + 1 < UNITS ? &f->unit[u + 1] : NULL;
-      const void *p = moecc_take_expert(w, &f->unit[u], i, next, last ? 0 : i + 1, &s);
-      if (!p) return s;
-      assert_int_equal(s, MOECC_OK);
-      assert_int_equal((uintptr_t)p % 64, 0);
-      assert_true(slot_is_right(&f->unit[u], i, p));
-    }
-  return s;
-}
-
-/* Init, every slot, close. */
-static void check_source(const Fixture *f, const moecc_source *s) {
-  moecc_context m = {0};
-  size_t bytes;
-  unsigned char *arena = new_arena(f, 0, &bytes);
-  assert_int_equal(init(f, &m, arena, bytes, s), MOECC_OK);
-  assert_int_equal(take_all(f, &m.weights), MOECC_OK);
-  assert_int_equal(take_all(f, &m.weights), MOECC_OK);
-  moecc_context_close(&m);
-  free(arena);
-}
-
 /* ---- checksum -------------------------------------------------------------------------------------------------------
  */
 
@@ -439,12 +392,6 @@ typedef struct {
   } open[2];
 } Diary;
 
-/* Bytes of the blocks that a piece touches. */
-static size_t whole_blocks(const moecc_piece *p) {
-  uint64_t first = p->offset / MOECC_BLOCK, behind = (p->offset + p->bytes + MOECC_BLOCK - 1) / MOECC_BLOCK;
-  return (size_t)(behind - first) * MOECC_BLOCK;
-}
-
 static moecc_status diary_begin(void *self, const moecc_piece *p, void *dst) {
   Diary *d = self;
   if (++d->begun == d->fail_begin) return MOECC_ERROR_IO;
@@ -453,7 +400,7 @@ static moecc_status diary_begin(void *self, const moecc_piece *p, void *dst) {
   d->open[d->under_way].offset = p->offset, d->open[d->under_way].dst = dst;
   if (++d->under_way > d->most) d->most = d->under_way;
   assert_int_equal((uintptr_t)dst % MOECC_BLOCK, 0);
-  memset(dst, 0xee, whole_blocks(p)); /* whoever still reads the buffer sees it */
+  memset(dst, 0xee, whole_blocks(p->offset, p->bytes)); /* whoever still reads the buffer sees it */
   return MOECC_OK;
 }
 
