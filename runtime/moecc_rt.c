@@ -171,13 +171,12 @@ static moecc_status held_load(moecc_weights *w, const moecc_unit *unit, uint32_t
   return held_begin(w, b, unit, index);
 }
 
-/* A slot of a source that is resident: no buffers, nothing to remember. */
+/* A slot of a source that is resident: no buffers, nothing to remember, and nothing to begin. */
 static const void *resident_slot(moecc_weights *w, const moecc_unit *unit, uint32_t index, moecc_status *status) {
   const moecc_source *source = w->source;
   moecc_piece piece = slot_piece(unit, index);
   const void *where = NULL;
-  moecc_status s = source->begin(source->self, &piece, NULL);
-  if (s == MOECC_OK) s = source->wait(source->self, &piece, NULL, w->timeout_ms, &where);
+  moecc_status s = source->wait(source->self, &piece, NULL, w->timeout_ms, &where);
   if (s == MOECC_OK && (!where || misaligned(where))) s = MOECC_ERROR_IO;
   if (s != MOECC_OK) *status = s;
   return s == MOECC_OK ? where : NULL;
@@ -229,7 +228,12 @@ const void *moecc_take(moecc_weights *w, const moecc_unit *unit, const moecc_uni
 void moecc_ask_expert(moecc_weights *w, const moecc_unit *unit, size_t index) {
   unsigned b = w->current ^ 1u;
   uint32_t i = (uint32_t)index;
-  if (!unit || unit->data || index >= unit->count || !w->source || w->source->resident) return;
+  if (!unit || unit->data || index >= unit->count || !w->source) return;
+  if (w->source->resident) {
+    moecc_piece piece = slot_piece(unit, i);
+    (void)w->source->begin(w->source->self, &piece, NULL);
+    return;
+  }
   if (holds(&w->held[0], unit, i) || holds(&w->held[1], unit, i) || under_way(&w->held[b])) return;
   (void)held_begin(w, b, unit, i); /* if this fails, the take asks again and reports */
 }
@@ -436,14 +440,16 @@ static void busy_clear(moecc_context *m) {
 }
 
 /* The two buffers, when the source needs them: behind the values, from the next block on. */
-static void weights_init(moecc_weights *w, unsigned char *behind, const moecc_network *n, const moecc_source *source,
-                         const moecc_options *o) {
+static void weights_init(moecc_weights *w, unsigned char *arena, size_t needed, const moecc_network *n,
+                         const moecc_source *source, const moecc_options *o) {
+  unsigned char *behind;
   memset(w, 0, sizeof *w);
   w->source = source;
   w->timeout_ms = o ? o->timeout_ms : 0;
   w->check = !(o && o->trust_weights);
   if (!source || source->resident || n->buffer == 0) return;
   w->buffer_bytes = MOECC_STREAM_BUFFER(n->buffer);
+  behind = arena + needed;
   behind += (MOECC_BLOCK - ((uintptr_t)behind & (MOECC_BLOCK - 1))) & (MOECC_BLOCK - 1);
   w->buffer[0] = behind;
   w->buffer[1] = behind + w->buffer_bytes;
@@ -459,7 +465,7 @@ static moecc_status context_fill(moecc_context *m, const moecc_network *n, unsig
   if (source && (!source->begin || !source->wait)) return MOECC_ERROR_ARGUMENT;
   m->needed = needed + (buffers ? MOECC_STREAM_BYTES(n->buffer) : 0);
   if ((m->needed > 0 && !arena) || misaligned(arena) || bytes < m->needed) return MOECC_ERROR_ARENA;
-  weights_init(&m->weights, (unsigned char *)arena + needed, n, source, o);
+  weights_init(&m->weights, arena, needed, n, source, o);
   if (tasks & n->packed) s = moecc_pack_check(source, n->model, tasks, m->weights.buffer[0], m->weights.timeout_ms);
   if (s != MOECC_OK) return s;
   m->tasks = tasks;

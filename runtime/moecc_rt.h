@@ -113,7 +113,7 @@ typedef struct moecc_source {
   void (*forget)(void *self); /* or NULL */
   void *self;
   uint64_t bytes; /* of the whole pack; 0: unknown */
-  int resident;   /* wait returns memory that stays valid: there are no buffers, dst is NULL */
+  int resident;   /* wait returns memory that stays valid: there are no buffers, dst is NULL; begin is only advice */
 } moecc_source;
 
 /* A pack in memory (64-byte aligned): resident, or, with stream, copied through the two buffers: the simplest source.
@@ -258,7 +258,7 @@ typedef struct moecc_file {
 /* Streamed: slots are read into the two buffers, the system being told ahead; begin never blocks, wait reads. */
 moecc_status moecc_file_open(moecc_file *f, const char *path);
 /* Mapped: no copy, but a file that is truncated while mapped kills the process (SIGBUS), and checksums are verified
- * only by moecc_pack_verify. */
+ * only by moecc_pack_verify. What is asked for and not in memory is read ahead. */
 moecc_status moecc_file_map(moecc_file *f, const char *path);
 /* Reads the whole pack into the caller's memory (64-byte aligned, f->bytes bytes) and verifies it. MOECC_ERROR_ARENA if
  * memory is NULL, misaligned or too small, f->bytes then saying what is needed. *unit, *index as in moecc_pack_verify.
@@ -325,7 +325,8 @@ size_t moecc_loader_bytes(void);
 /* The source to give to init; `from` itself if no thread can be had: then loading does not overlap, nothing else
  * changes. */
 const moecc_source *moecc_loader_start(void *memory, const moecc_source *from);
-void moecc_loader_stop(void *memory); /* lets the piece being loaded finish, and joins the thread */
+/* Joins the thread. A piece that is being loaded is forgotten if the source can forget, else it must finish. */
+void moecc_loader_stop(void *memory);
 
 #ifdef __cplusplus
 }

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -23,9 +24,35 @@ static ssize_t injected_pread(int fd, void *p, size_t n, off_t at) {
   return pread(fd, p, n, at);
 }
 
-#define pread injected_pread
+/* ---- injected advice -------------------------------------------------------------------------------------------- */
+
+static struct {
+  bool in_memory; /* all pages of mappings are */
+  unsigned looks, calls;
+  uintptr_t begin, end; /* of the last call */
+} advice;
+
+static int injected_mincore(void *p, size_t n, unsigned char *there) {
+  assert_true((uintptr_t)p % 4096 == 0 && n == 1);
+  advice.looks++;
+  *there = advice.in_memory;
+  return 0;
+}
+
+static int injected_madvise(void *p, size_t n, int what) {
+  if (what != MADV_WILLNEED) return madvise(p, n, what);
+  advice.calls++;
+  advice.begin = (uintptr_t)p, advice.end = (uintptr_t)p + n;
+  return madvise(p, n, what);
+}
+
+#define pread   injected_pread
+#define mincore injected_mincore
+#define madvise injected_madvise
 #include "../../runtime/moecc_rt_file.c"
 #undef pread
+#undef mincore
+#undef madvise
 
 static void reset_reads(void) { memset(&reads, 0, sizeof reads); }
 
@@ -122,6 +149,34 @@ static void every_source_delivers(void **state) {
   moecc_file_close(&file);
   free(memory);
   unlink(path);
+}
+
+/* A mapped slot that is asked for is read ahead, unless it is in memory; taking it asks for nothing but the next. */
+static void mapped_slots_are_read_ahead(void **state) {
+  const Fixture *f = *state;
+  const moecc_unit *big = &f->unit[4], *experts = &f->unit[EXPERT_UNIT];
+  moecc_file file;
+  moecc_context m = {0};
+  moecc_status s = MOECC_OK;
+  assert_int_equal(moecc_file_map(&file, write_file(f->pack, f->bytes)), MOECC_OK);
+  assert_int_equal(init(f, &m, NULL, 0, &file.source), MOECC_OK);
+  memset(&advice, 0, sizeof advice);
+  uintptr_t map = (uintptr_t)file.map;
+  assert_ptr_equal(moecc_take(&m.weights, big, NULL, &s), (void *)(map + big->offset));
+  assert_true(advice.looks == 0 && advice.calls == 0);
+  moecc_ask(&m.weights, big);
+  assert_true(advice.looks == 1 && advice.calls == 1);
+  assert_true(advice.begin == map + big->offset && advice.end == map + big->offset + MOECC_SLOT_BYTES(big->bytes));
+  assert_non_null(moecc_take_expert(&m.weights, experts, 1, experts, 3, &s));
+  uintptr_t third = map + experts->offset + 3 * experts->stride;
+  assert_true(advice.calls == 2 && advice.begin == (third & ~(uintptr_t)4095));
+  assert_true(advice.end == third + MOECC_SLOT_BYTES(experts->bytes));
+  advice.in_memory = true;
+  moecc_ask(&m.weights, big);
+  assert_true(advice.looks == 3 && advice.calls == 2);
+  moecc_context_close(&m);
+  moecc_file_close(&file);
+  unlink(file_name);
 }
 
 static void embedded_units_need_no_source(void **state) {
@@ -555,6 +610,7 @@ int main(void) {
       cmocka_unit_test(checksum_is_pinned),
       TEST(slots_are_where_the_format_says),
       TEST(every_source_delivers),
+      TEST(mapped_slots_are_read_ahead),
       TEST(embedded_units_need_no_source),
       TEST(expert_out_of_range_is_refused),
       TEST(wrong_packs_are_told_apart),
