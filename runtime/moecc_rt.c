@@ -104,6 +104,13 @@ static int holds(const moecc_held *h, const moecc_unit *unit, uint32_t index) {
 }
 
 static int misaligned(const void *p) { return ((uintptr_t)p & (MOECC_ALIGN - 1)) != 0; }
+static int off_block(const void *p) { return ((uintptr_t)p & (MOECC_BLOCK - 1)) != 0; }
+
+/* Bytes of all blocks that a piece touches. */
+static uint64_t blocks_of(const moecc_piece *piece) {
+  uint64_t bytes = piece->offset % MOECC_BLOCK + piece->bytes;
+  return (bytes + MOECC_BLOCK - 1) & ~(uint64_t)(MOECC_BLOCK - 1);
+}
 
 static int under_way(const moecc_held *h) { return h->unit && !h->ready; }
 
@@ -122,7 +129,7 @@ static moecc_status held_begin(moecc_weights *w, unsigned b, const moecc_unit *u
   moecc_status s;
   h->unit = NULL;
   h->piece = slot_piece(unit, index);
-  if (h->piece.bytes > w->buffer_bytes) return MOECC_ERROR_ARENA;
+  if (blocks_of(&h->piece) > w->buffer_bytes) return MOECC_ERROR_ARENA;
   s = w->source->begin(w->source->self, &h->piece, w->buffer[b]);
   if (s != MOECC_OK) return s;
   h->unit = unit;
@@ -164,13 +171,12 @@ static moecc_status held_load(moecc_weights *w, const moecc_unit *unit, uint32_t
   return held_begin(w, b, unit, index);
 }
 
-/* A slot of a source that is resident: no buffers, nothing to remember. */
+/* A slot of a source that is resident: no buffers, nothing to remember, and nothing to begin. */
 static const void *resident_slot(moecc_weights *w, const moecc_unit *unit, uint32_t index, moecc_status *status) {
   const moecc_source *source = w->source;
   moecc_piece piece = slot_piece(unit, index);
   const void *where = NULL;
-  moecc_status s = source->begin(source->self, &piece, NULL);
-  if (s == MOECC_OK) s = source->wait(source->self, &piece, NULL, w->timeout_ms, &where);
+  moecc_status s = source->wait(source->self, &piece, NULL, w->timeout_ms, &where);
   if (s == MOECC_OK && (!where || misaligned(where))) s = MOECC_ERROR_IO;
   if (s != MOECC_OK) *status = s;
   return s == MOECC_OK ? where : NULL;
@@ -222,7 +228,12 @@ const void *moecc_take(moecc_weights *w, const moecc_unit *unit, const moecc_uni
 void moecc_ask_expert(moecc_weights *w, const moecc_unit *unit, size_t index) {
   unsigned b = w->current ^ 1u;
   uint32_t i = (uint32_t)index;
-  if (!unit || unit->data || index >= unit->count || !w->source || w->source->resident) return;
+  if (!unit || unit->data || index >= unit->count || !w->source) return;
+  if (w->source->resident) {
+    moecc_piece piece = slot_piece(unit, i);
+    (void)w->source->begin(w->source->self, &piece, NULL);
+    return;
+  }
   if (holds(&w->held[0], unit, i) || holds(&w->held[1], unit, i) || under_way(&w->held[b])) return;
   (void)held_begin(w, b, unit, i); /* if this fails, the take asks again and reports */
 }
@@ -235,7 +246,7 @@ void moecc_ask(moecc_weights *w, const moecc_unit *unit) { moecc_ask_expert(w, u
 /* How the head and the directory are read. */
 typedef struct {
   const moecc_source *source;
-  void *buffer; /* of 64 bytes, or NULL */
+  void *buffer; /* a block, or NULL */
   unsigned timeout_ms;
 } Reader;
 
@@ -289,7 +300,7 @@ moecc_status moecc_pack_check(const moecc_source *s, uint64_t model, unsigned ta
   uint64_t sum;
   uint32_t i;
   moecc_status status, found = MOECC_OK;
-  if (!s || !s->begin || !s->wait || (!s->resident && (!buffer || misaligned(buffer)))) return MOECC_ERROR_ARGUMENT;
+  if (!s || !s->begin || !s->wait || (!s->resident && (!buffer || off_block(buffer)))) return MOECC_ERROR_ARGUMENT;
   reader.source = s, reader.buffer = buffer, reader.timeout_ms = timeout_ms;
   status = read_head(&reader, 0, &head);
   if (status == MOECC_OK) status = check_head(s, &head, model);
@@ -332,7 +343,7 @@ static moecc_status verify_entry(const Reader *r, uint32_t i, size_t bytes, uint
   u.stride = entry.stride;
   u.count = entry.count;
   u.id = i;
-  if (!r->source->resident && bytes < MOECC_SLOT_BYTES(u.bytes)) return MOECC_ERROR_ARENA;
+  if (!r->source->resident && bytes < MOECC_STREAM_BUFFER(MOECC_SLOT_BYTES(u.bytes))) return MOECC_ERROR_ARENA;
   *unit = i;
   status = verify_unit(r->source, &u, r->buffer, index);
   if (status == MOECC_OK) *unit = MOECC_NO_UNIT;
@@ -348,7 +359,7 @@ moecc_status moecc_pack_verify(const moecc_source *s, void *buffer, size_t bytes
   if (!index) index = &unused_index;
   *unit = MOECC_NO_UNIT;
   *index = 0;
-  if (!s || (!s->resident && bytes < sizeof head)) return MOECC_ERROR_ARGUMENT;
+  if (!s || (!s->resident && bytes < MOECC_BLOCK)) return MOECC_ERROR_ARGUMENT;
   status = moecc_pack_check(s, 0, ~0u, buffer, 0);
   reader.source = s, reader.buffer = buffer, reader.timeout_ms = 0;
   if (status == MOECC_OK) status = read_head(&reader, 0, &head);
@@ -428,15 +439,18 @@ static void busy_clear(moecc_context *m) {
 #endif
 }
 
-/* The two buffers, when the source needs them: behind the values. */
-static void weights_init(moecc_weights *w, unsigned char *behind, const moecc_network *n, const moecc_source *source,
-                         const moecc_options *o) {
+/* The two buffers, when the source needs them: behind the values, from the next block on. */
+static void weights_init(moecc_weights *w, unsigned char *arena, size_t needed, const moecc_network *n,
+                         const moecc_source *source, const moecc_options *o) {
+  unsigned char *behind;
   memset(w, 0, sizeof *w);
   w->source = source;
   w->timeout_ms = o ? o->timeout_ms : 0;
   w->check = !(o && o->trust_weights);
   if (!source || source->resident || n->buffer == 0) return;
-  w->buffer_bytes = MOECC_STREAM_BYTES(n->buffer) / 2;
+  w->buffer_bytes = MOECC_STREAM_BUFFER(n->buffer);
+  behind = arena + needed;
+  behind += (MOECC_BLOCK - ((uintptr_t)behind & (MOECC_BLOCK - 1))) & (MOECC_BLOCK - 1);
   w->buffer[0] = behind;
   w->buffer[1] = behind + w->buffer_bytes;
 }
@@ -451,7 +465,7 @@ static moecc_status context_fill(moecc_context *m, const moecc_network *n, unsig
   if (source && (!source->begin || !source->wait)) return MOECC_ERROR_ARGUMENT;
   m->needed = needed + (buffers ? MOECC_STREAM_BYTES(n->buffer) : 0);
   if ((m->needed > 0 && !arena) || misaligned(arena) || bytes < m->needed) return MOECC_ERROR_ARENA;
-  weights_init(&m->weights, (unsigned char *)arena + needed, n, source, o);
+  weights_init(&m->weights, arena, needed, n, source, o);
   if (tasks & n->packed) s = moecc_pack_check(source, n->model, tasks, m->weights.buffer[0], m->weights.timeout_ms);
   if (s != MOECC_OK) return s;
   m->tasks = tasks;

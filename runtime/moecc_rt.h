@@ -3,7 +3,7 @@
  * Core (moecc_rt.c): statuses, contexts, weight units and where they come from, parallel loops. No malloc, no stdio, no
  * recursion; all state is in the caller's structures. Optional files, each needing only the core: moecc_rt_file.c
  * (weights from files: read, mapped or loaded whole) and moecc_rt_threads.c (a thread pool, and a thread that loads
- * ahead).
+ * ahead); moecc_rt_direct.c (weights from files, past the system's cache) needs moecc_rt_file.c too.
  */
 #ifndef MOECC_RT_H
 #define MOECC_RT_H
@@ -91,8 +91,18 @@ typedef struct moecc_piece {
 } moecc_piece;
 #define MOECC_NO_UNIT UINT32_MAX
 
-/* Where weights come from. begin asks for a piece and should return at once; dst (64-byte aligned, of piece->bytes) is
- * where it may be put. wait returns when the piece is there and says where: dst, or the source's own memory. At most
+/* Buffers are made of whole blocks of 4096 bytes, and so large that a piece can be read with the whole blocks around it,
+ * as O_DIRECT and many devices want: what MOECC_STREAM_BUFFER gives for the largest piece. A piece lies in a pack as
+ * slots do: one of less than a block touches two blocks at most, a longer one begins with a block. */
+enum { MOECC_BLOCK = 4096 };
+#define MOECC_STREAM_BUFFER(bytes)                                                                                     \
+  ((size_t)(bytes) < 2 * (size_t)MOECC_BLOCK ? 2 * (size_t)MOECC_BLOCK                                                 \
+                                             : ((size_t)(bytes) + MOECC_BLOCK - 1) & ~((size_t)MOECC_BLOCK - 1))
+
+/* Where weights come from. begin asks for a piece and should return at once; dst is where it may be put: aligned to
+ * MOECC_BLOCK, with room for all the blocks that the piece touches, from (piece->offset rounded down to a block) on.
+ * wait returns when the piece is there and says where: dst, dst + piece->offset % MOECC_BLOCK when whole blocks were
+ * read, or the source's own memory. At most
  * two pieces are under way at once; each is waited for, in any order, with the piece and dst that begin was given,
  * until wait returns something other than MOECC_ERROR_TIMEOUT. A source that can time out has `forget`: it drops what
  * is under way; a piece being read may still be written to its dst, but before anything that is begun later is. One
@@ -103,7 +113,7 @@ typedef struct moecc_source {
   void (*forget)(void *self); /* or NULL */
   void *self;
   uint64_t bytes; /* of the whole pack; 0: unknown */
-  int resident;   /* wait returns memory that stays valid: there are no buffers, dst is NULL */
+  int resident;   /* wait returns memory that stays valid: there are no buffers, dst is NULL; begin is only advice */
 } moecc_source;
 
 /* A pack in memory (64-byte aligned): resident, or, with stream, copied through the two buffers: the simplest source.
@@ -174,11 +184,11 @@ typedef struct moecc_pack_entry { /* 64 bytes: one unit */
   uint32_t reserved[7]; /* 0 */
 } moecc_pack_entry;
 /* Checks head, version, byte order, model, length and directory, and that the given tasks' units lie inside. Reads
- * nothing of the units. model 0: any. buffer: 64 bytes, 64-byte aligned; NULL for a resident source. */
+ * nothing of the units. model 0: any. buffer: a block, aligned to MOECC_BLOCK; NULL for a resident source. */
 moecc_status moecc_pack_check(const moecc_source *s, uint64_t model, unsigned tasks, void *buffer, unsigned timeout_ms);
-/* Checks every slot's checksum: for mapped files, or whenever one wants to know. buffer (64-byte aligned, of the
- * largest MOECC_SLOT_BYTES; its own size in `bytes`) is NULL for a resident source. *unit and *index (may be NULL) name
- * the first bad slot, *unit being MOECC_NO_UNIT when the head or directory is at fault. */
+/* Checks every slot's checksum: for mapped files, or whenever one wants to know. buffer (aligned to
+ * MOECC_BLOCK, `bytes` long, MOECC_STREAM_BUFFER of the largest MOECC_SLOT_BYTES) is NULL for a resident source. *unit
+ * and *index (may be NULL) name the first bad slot, *unit being MOECC_NO_UNIT when the head or directory is at fault. */
 moecc_status moecc_pack_verify(const moecc_source *s, void *buffer, size_t bytes, uint32_t *unit, uint32_t *index);
 
 /* ---- context ------------------------------------------------------------------------------------------------------
@@ -211,8 +221,9 @@ typedef struct moecc_context {
 } moecc_context;
 /* Arena alignment, bytes. */
 enum { MOECC_ALIGN = 64 };
-/* The two stream buffers, which lie behind the values in the arena when a source is given that is not resident. */
-#define MOECC_STREAM_BYTES(buffer) (2 * (((size_t)(buffer) + 63) & ~(size_t)63))
+/* The two stream buffers, which lie behind the values in the arena when a source is given that is not resident, with
+ * what is lost before the first block; `buffer` as in moecc_network. */
+#define MOECC_STREAM_BYTES(buffer) (2 * MOECC_STREAM_BUFFER(buffer) + MOECC_BLOCK - MOECC_ALIGN)
 /* `needed`: arena bytes for the values, with the pool's threads; a multiple of 64. On failure the context is as it was
  * before, but for `needed` and weights.fault. */
 moecc_status moecc_context_init(moecc_context *m, const moecc_network *n, unsigned tasks, void *arena, size_t bytes,
@@ -247,7 +258,7 @@ typedef struct moecc_file {
 /* Streamed: slots are read into the two buffers, the system being told ahead; begin never blocks, wait reads. */
 moecc_status moecc_file_open(moecc_file *f, const char *path);
 /* Mapped: no copy, but a file that is truncated while mapped kills the process (SIGBUS), and checksums are verified
- * only by moecc_pack_verify. */
+ * only by moecc_pack_verify. What is asked for and not in memory is read ahead. */
 moecc_status moecc_file_map(moecc_file *f, const char *path);
 /* Reads the whole pack into the caller's memory (64-byte aligned, f->bytes bytes) and verifies it. MOECC_ERROR_ARENA if
  * memory is NULL, misaligned or too small, f->bytes then saying what is needed. *unit, *index as in moecc_pack_verify.
@@ -255,6 +266,48 @@ moecc_status moecc_file_map(moecc_file *f, const char *path);
 moecc_status moecc_file_load(moecc_file *f, const char *path, void *memory, size_t bytes, uint32_t *unit,
                              uint32_t *index);
 void moecc_file_close(moecc_file *f);
+
+/* ---- optional: weights from files, past the system's cache (moecc_rt_direct.c) -----------------------------------
+ */
+
+/* A read. */
+typedef struct moecc_direct_read {
+  moecc_piece piece;
+  void *dst;
+  size_t done;     /* bytes that have come, counted from the piece's first block */
+  unsigned tries;  /* how often in a row it did not get further */
+  unsigned number; /* order of arrival */
+  int state;
+  moecc_status status; /* when it has ended */
+} moecc_direct_read;
+
+/* What is shared with the kernel. */
+typedef struct moecc_ring {
+  int fd;
+  unsigned char *memory, *entries; /* mapped */
+  size_t memory_bytes, entries_bytes;
+  unsigned *sq_head, *sq_tail, *sq_array, sq_mask;
+  unsigned *cq_head, *cq_tail, cq_mask;
+  unsigned char *results;
+} moecc_ring;
+
+/* Must stay where it is while open. */
+typedef struct moecc_direct {
+  moecc_source source; /* give &d.source to init */
+  int direct;          /* 1: O_DIRECT; 0: the file system refuses it, and reads go through the system's cache */
+  int in_background; /* 1: io_uring, the kernel reads while the caller computes; 0: wait reads, unless a loader does */
+  moecc_file file;
+  moecc_ring ring;
+  moecc_direct_read read[4]; /* two wanted, and two that were forgotten while being read */
+  unsigned arrivals;
+} moecc_direct;
+/* Reads slots into the two buffers in whole blocks, two at a time, with nothing of the pack in the system's cache:
+ * memory stays as small as it is said to be. begin only asks. Waits can time out. Where there is no io_uring, put
+ * moecc_loader_start in front (see in_background). `without` leaves out what would be used: MOECC_WITHOUT_… */
+enum { MOECC_WITHOUT_RING = 1, MOECC_WITHOUT_DIRECT = 2 };
+moecc_status moecc_direct_open(moecc_direct *d, const char *path, unsigned without);
+/* Not before the contexts that use it are closed. Waits for reads that are still under way. */
+void moecc_direct_close(moecc_direct *d);
 
 /* ---- optional: threads (moecc_rt_threads.c) -----------------------------------------------------------------------
  */
@@ -272,7 +325,8 @@ size_t moecc_loader_bytes(void);
 /* The source to give to init; `from` itself if no thread can be had: then loading does not overlap, nothing else
  * changes. */
 const moecc_source *moecc_loader_start(void *memory, const moecc_source *from);
-void moecc_loader_stop(void *memory); /* lets the piece being loaded finish, and joins the thread */
+/* Joins the thread. A piece that is being loaded is forgotten if the source can forget, else it must finish. */
+void moecc_loader_stop(void *memory);
 
 #ifdef __cplusplus
 }

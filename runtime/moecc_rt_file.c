@@ -108,6 +108,25 @@ moecc_status moecc_file_open(moecc_file *f, const char *path) {
   return file_finish(f, s);
 }
 
+/* A mapped slot will be wanted. Asking for pages that are there already would take longer than using them, so one is
+ * looked at first: the last, since reading goes forwards. */
+static moecc_status map_begin(void *self, const moecc_piece *piece, void *dst) {
+#ifdef MADV_WILLNEED
+  const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+  uintptr_t first = ((uintptr_t)self + (size_t)piece->offset) & ~(uintptr_t)(page - 1);
+  uintptr_t end = (uintptr_t)self + (size_t)piece->offset + piece->bytes;
+  unsigned char there = 0;
+#ifdef __linux__
+  if (mincore((void *)((end - 1) & ~(uintptr_t)(page - 1)), 1, &there) != 0) there = 1;
+#endif
+  if (!(there & 1)) (void)madvise((void *)first, (size_t)(end - first), MADV_WILLNEED);
+#else
+  (void)self, (void)piece;
+#endif
+  (void)dst;
+  return MOECC_OK;
+}
+
 moecc_status moecc_file_map(moecc_file *f, const char *path) {
   moecc_status s = file_begin_use(f, path);
   if (s == MOECC_OK && f->bytes > SIZE_MAX) s = MOECC_ERROR_IO;
@@ -119,6 +138,7 @@ moecc_status moecc_file_map(moecc_file *f, const char *path) {
       f->map = map;
   }
   if (s == MOECC_OK) s = moecc_memory_source(&f->source, f->map, f->bytes, 0);
+  if (s == MOECC_OK) f->source.begin = map_begin;
   return file_finish(f, s);
 }
 

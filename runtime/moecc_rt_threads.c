@@ -309,7 +309,8 @@ typedef struct Request {
   unsigned number;                                         /* order of arrival */
 } Request;
 
-enum { REQUESTS = 3 }; /* two wanted, and one that was dropped while being read */
+enum { REQUESTS = 3 };     /* two wanted, and one that was dropped while being read */
+enum { PATIENCE_MS = 20 }; /* how long the thread waits before it looks whether anybody still wants the piece */
 
 typedef struct Loader {
   moecc_source face;
@@ -332,14 +333,31 @@ static Request *oldest(Loader *l) {
   return found;
 }
 
+static int wanted(Loader *l, const Request *r) {
+  int is;
+  (void)pthread_mutex_lock(&l->lock);
+  is = !l->stop && r->state == READING;
+  (void)pthread_mutex_unlock(&l->lock);
+  return is;
+}
+
+/* Loads a piece. A source that can forget need not finish: it is left as soon as nobody wants the piece any more. */
+static moecc_status load_piece(Loader *l, const Request *r, const void **where) {
+  const moecc_source *from = l->from;
+  moecc_status s = from->begin(from->self, &r->piece, r->dst);
+  if (s != MOECC_OK) return s;
+  do s = from->wait(from->self, &r->piece, r->dst, from->forget ? PATIENCE_MS : 0, where);
+  while (s == MOECC_ERROR_TIMEOUT && from->forget && wanted(l, r));
+  if (s == MOECC_ERROR_TIMEOUT && from->forget) from->forget(from->self);
+  return s;
+}
+
 static void serve(Loader *l, Request *r) {
   const void *where = NULL;
   moecc_status s;
   r->state = READING;
   (void)pthread_mutex_unlock(&l->lock);
-  s = l->from->begin(l->from->self, &r->piece, r->dst);
-  if (s == MOECC_OK) s = l->from->wait(l->from->self, &r->piece, r->dst, 0, &where);
-  if (s == MOECC_ERROR_TIMEOUT && l->from->forget) l->from->forget(l->from->self);
+  s = load_piece(l, r, &where);
   (void)pthread_mutex_lock(&l->lock);
   r->status = s;
   r->where = where;

@@ -50,7 +50,7 @@ typedef struct {
 } Task;
 
 enum { NEEDS_WEIGHTS = @NEEDS_WEIGHTS@ }; /* 0: they are embedded */
-enum { STREAMS = @STREAMS@ };             /* 1: weights are loaded while computing, unless --load or --map is given */
+enum { STREAMS = @STREAMS@ };             /* 1: weights are loaded while computing, unless --source says otherwise */
 
 @TABLE@
 static const size_t n_tasks = sizeof tasks / sizeof *tasks;
@@ -59,6 +59,10 @@ static const size_t n_tasks = sizeof tasks / sizeof *tasks;
 
 enum { MAX_INPUTS = 64 };
 
+/* Where weights come from. */
+enum { MEMORY, MAP, READS, LOADER, DIRECT, COPY, WAYS, UNSAID };
+static const char *const ways[WAYS] = {"memory", "map", "file", "loader", "direct", "copy"};
+
 typedef struct {
   const char *task; /* NULL: each */
   const char *weights, *folder, *trace;
@@ -66,7 +70,7 @@ typedef struct {
   size_t n_inputs;
   long threads, runs, timeout_ms;
   int warm_up;
-  int stream, map, json, noise, quiet, steps, cpu_time;
+  int source, json, noise, quiet, steps, cpu_time;
 } Options;
 
 static const char usage[] =
@@ -78,10 +82,14 @@ static const char usage[] =
     "  --threads N     default 1\n"
     "  --runs N        time N runs after a warm-up; default: one without a warm-up\n"
     "  --weights FILE  default: @NAME@_weights.bin beside this program, in the folder above, or here\n"
-    "  --load          load all weights first@LOAD_DEFAULT@\n"
-    "  --stream        load them while computing, through two buffers@STREAM_DEFAULT@\n"
-    "  --map           map the file instead; it must not change meanwhile\n"
-    "  --timeout MS    give up when a piece of the weights takes longer (with --stream); default: never\n"
+    "  --source WAY    where they come from while it runs:\n"
+    "                  memory  all of them are loaded first (or --load)@LOAD_DEFAULT@\n"
+    "                  map     the file is mapped; it must not change meanwhile (or --map)\n"
+    "                  loader  piece by piece through two buffers, read by a thread (or --stream)@STREAM_DEFAULT@\n"
+    "                  file    the same without a thread\n"
+    "                  direct  the same past the system's cache, read by the kernel or else by a thread\n"
+    "                  copy    loaded first, then copied piece by piece\n"
+    "  --timeout MS    give up when a piece of the weights takes longer (loader, direct); default: never\n"
     "  --json          one JSON object per task on stdout\n"
     "  --cpu-time      with one thread: its processor time, which a busy machine does not stretch\n"
     "  --quiet         no times\n"
@@ -117,6 +125,19 @@ static int parse_number(const char *text, long least, long most, long *out) {
   return *text && !*end && errno == 0 && *out >= least && *out <= most;
 }
 
+static int choose_source(Options *o, int way) {
+  if (o->source != UNSAID && o->source != way) return bad_usage("there is one --source; --load, --stream and --map are some", NULL);
+  o->source = way;
+  return DONE;
+}
+
+static int parse_source(Options *o, const char *name) {
+  int way;
+  for (way = 0; way < WAYS; way++)
+    if (!strcmp(name, ways[way])) return choose_source(o, way);
+  return bad_usage("--source wants memory, map, loader, file, direct or copy, not", name);
+}
+
 /* One option that takes a value. */
 static int parse_value(Options *o, const char *option, const char *value) {
   if (!strcmp(option, "--task"))
@@ -129,6 +150,8 @@ static int parse_value(Options *o, const char *option, const char *value) {
 #endif
   else if (!strcmp(option, "--weights"))
     o->weights = value;
+  else if (!strcmp(option, "--source"))
+    return parse_source(o, value);
   else if (!strcmp(option, "--input")) {
     if (o->n_inputs == MAX_INPUTS || !strchr(value, '=')) return bad_usage("--input wants NAME=FILE, not", value);
     o->input[o->n_inputs++] = value;
@@ -151,17 +174,18 @@ static int chosen(const Options *o, const Task *task) {
 
 /* -1: go on. */
 static int parse(Options *o, int argc, char **argv) {
-  int i, load = 0;
+  int i, status = DONE;
   memset(o, 0, sizeof *o);
+  o->source = UNSAID;
   o->threads = o->runs = 1;
   for (i = 1; i < argc; i++) {
     const char *a = argv[i];
     if (!strcmp(a, "--stream"))
-      o->stream = 1;
+      status = choose_source(o, LOADER);
     else if (!strcmp(a, "--load"))
-      load = 1;
+      status = choose_source(o, MEMORY);
     else if (!strcmp(a, "--map"))
-      o->map = 1;
+      status = choose_source(o, MAP);
     else if (!strcmp(a, "--json"))
       o->json = 1;
     else if (!strcmp(a, "--noise"))
@@ -182,13 +206,13 @@ static int parse(Options *o, int argc, char **argv) {
       return bad_usage("not an option:", a);
     else if (i + 1 == argc)
       return bad_usage("unknown, or its value is missing:", a);
-    else if (parse_value(o, a, argv[++i]) != DONE)
-      return USAGE;
+    else
+      status = parse_value(o, a, argv[++i]);
+    if (status != DONE) return USAGE;
   }
-  if (o->stream + o->map + load > 1) return bad_usage("--load, --stream and --map exclude each other", NULL);
   if (o->cpu_time && o->threads > 1) return bad_usage("--cpu-time wants one thread", NULL);
   if (o->steps && o->trace) return bad_usage("--steps and --trace exclude each other", NULL);
-  if (STREAMS && !o->map && !load) o->stream = 1;
+  if (o->source == UNSAID) o->source = STREAMS ? LOADER : MEMORY;
   return -1;
 }
 
@@ -415,6 +439,7 @@ static int run_task(const Options *o, Network *m, const Task *task, unsigned thr
 /* The weights, wherever they are: what has to be kept while the network is used. */
 typedef struct {
   moecc_file file;
+  moecc_direct direct;
   void *memory; /* the whole pack, when loaded */
   void *loader; /* the thread that loads ahead, when streamed */
   const moecc_source *source;
@@ -456,13 +481,16 @@ static int load_weights(const Options *o, const char *program, Weights *w) {
   memset(w, 0, sizeof *w);
   if (!NEEDS_WEIGHTS) return DONE;
   find_weights(o, program, path, sizeof path);
-  if (o->stream)
+  w->source = o->source == DIRECT ? &w->direct.source : &w->file.source;
+  if (o->source == DIRECT)
+    s = moecc_direct_open(&w->direct, path, 0);
+  else if (o->source == READS || o->source == LOADER)
     s = moecc_file_open(&w->file, path);
-  else if (o->map)
+  else if (o->source == MAP)
     s = moecc_file_map(&w->file, path);
   else
     s = load_whole(w, path, &unit, &index);
-  w->source = &w->file.source;
+  if (s == MOECC_OK && o->source == COPY) s = moecc_memory_source(&w->file.source, w->memory, w->file.bytes, 1);
   if (s == MOECC_OK) return DONE;
   fprintf(stderr, "@NAME@_main: %s: %s", path, moecc_status_text(s));
   if (unit != MOECC_NO_UNIT) fprintf(stderr, ": unit %u, slot %u", (unsigned)unit, (unsigned)index);
@@ -470,10 +498,11 @@ static int load_weights(const Options *o, const char *program, Weights *w) {
   return s == MOECC_ERROR_IO ? MACHINE : DATA;
 }
 
-/* With threads, one of them loads ahead while the others compute. */
+/* With threads, one of them loads ahead while the others compute, unless the kernel does. */
 static void start_loader(const Options *o, Weights *w) {
 #if MOECC_THREADS
-  if (!o->stream || !w->source) return;
+  int wanted = o->source == LOADER || (o->source == DIRECT && !w->direct.in_background);
+  if (!wanted || !w->source) return;
   w->loader = allocate(moecc_loader_bytes());
   w->source = moecc_loader_start(w->loader, w->source);
 #else
@@ -486,6 +515,7 @@ static void release_weights(Weights *w) {
   if (w->loader) moecc_loader_stop(w->loader);
 #endif
   moecc_file_close(&w->file);
+  moecc_direct_close(&w->direct);
   free(w->loader);
   free(w->memory);
 }

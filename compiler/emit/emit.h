@@ -59,7 +59,8 @@ void emit_entry(Emission *e, Text *t, size_t task);
 char *emit_core(Emission *e);
 char *emit_task(Emission *e, size_t task);
 char *emit_all(Emission *e);
-int64_t emit_stream_buffer(const Emission *e);                /* bytes of one of the two buffers */
+int64_t emit_stream_buffer(const Emission *e);                /* bytes of the largest slot, as in moecc_network */
+int64_t emit_stream_bytes(const Emission *e);                 /* what the two buffers for it take of an arena */
 const Port *port_of_value(const Emission *e, const Value *v); /* of a graph input or output */
 
 /* emit/segment.c: a segment's units, its layers, and what calls them; emit/layer.c: a layer's function */

@@ -124,7 +124,7 @@ static void define_sizes(Emission *e, Text *t) {
     define(&macros, ctx_format(e->ctx, "%s_%s_ARENA_BYTES(threads)", e->upper, e->task[i].upper),
            arena_value(e, arena_of_task(s, i), scratch_of_task(s, i)));
   define(&macros, ctx_format(e->ctx, "%s_STREAM_BYTES", e->upper),
-         ctx_format(e->ctx, "((size_t)%lld)", (long long)(2 * emit_stream_buffer(e))));
+         ctx_format(e->ctx, "((size_t)%lld)", (long long)emit_stream_bytes(e)));
   columns_write(&macros, t);
   text_add(t, "\n/* Bytes of %s_weights.bin. */\n#define %s_WEIGHT_BYTES UINT64_C(%llu)\n", e->name, e->upper,
            (unsigned long long)e->pack_bytes);

@@ -15,6 +15,11 @@ int64_t emit_stream_buffer(const Emission *e) {
   return most;
 }
 
+int64_t emit_stream_bytes(const Emission *e) {
+  int64_t buffer = emit_stream_buffer(e);
+  return buffer ? (int64_t)MOECC_STREAM_BYTES(buffer) : 0;
+}
+
 static uint32_t packed_tasks(const Emission *e) {
   uint64_t tasks = 0;
   for (size_t i = 0; e->weights != WEIGHTS_EMBED && i < e->program->n_units; i++) tasks |= e->program->unit[i]->tasks;

@@ -93,7 +93,7 @@ static void add_peak(Emission *e, Text *t, const Peak *peak) {
 
 static void add_memory(Emission *e, Text *t, size_t task, const Peak *peak) {
   const Schedule *s = e->schedule;
-  long long arena = arena_of_task(s, task), scratch = scratch_of_task(s, task), stream = 2 * emit_stream_buffer(e);
+  long long arena = arena_of_task(s, task), scratch = scratch_of_task(s, task), stream = emit_stream_bytes(e);
   text_add(
       t,
       "      \"arena_bytes\": %lld,\n      \"largest_live_bytes\": %lld,\n      \"scratch_bytes_per_thread\": %lld,\n",
@@ -183,9 +183,11 @@ static void add_network(Emission *e, Text *t) {
   Peak all = peak_of_task(e->program, e->schedule, SIZE_MAX);
   text_add(t, "  \"name\": %s,\n  \"model\": %s,\n  \"target\": \"%s\",\n  \"weights\": \"%s\",\n",
            quoted(e->ctx, e->name), quoted(e->ctx, e->title), e->program->target->name, modes[e->weights]);
-  text_add(t, "  \"pack_bytes\": %llu,\n  \"units\": %zu,\n  \"kernels\": %zu,\n  \"stream_buffer_bytes\": %lld,\n",
+  text_add(t,
+           "  \"pack_bytes\": %llu,\n  \"units\": %zu,\n  \"kernels\": %zu,\n  \"stream_buffer_bytes\": %lld,\n  "
+           "\"stream_bytes\": %lld,\n",
            (unsigned long long)e->pack_bytes, e->program->n_units, e->program->n_kernels,
-           (long long)emit_stream_buffer(e));
+           (long long)emit_stream_buffer(e), (long long)emit_stream_bytes(e));
   text_add(t,
            "  \"arena_bytes_all_tasks\": %lld,\n  \"largest_live_bytes_all_tasks\": %lld,\n  "
            "\"scratch_bytes_per_thread\": %lld,\n",

@@ -210,13 +210,16 @@ def test_build_shows_the_compilers_messages(cli: Cli, dense: Path) -> None:
     assert "dense.c" in cli.fails(3, "build", "out")
 
 
+WAYS = ("memory", "map", "loader", "file", "direct", "copy")
+
+
 def test_streaming_is_the_drivers_default(cli: Cli, dense: Path) -> None:
-    for weights, wanted in (("stream", "through two buffers (default)"), ("file", "load all weights first (default)")):
+    for weights, wanted in (("stream", "(or --stream) (default)"), ("file", "loaded first (or --load) (default)")):
         cli.fine("compile", dense, "-o", weights, "--weights", weights)
         cli.fine("build", weights)
         program = cli.place / weights / "build" / "dense_main"
         text = subprocess.run([program, "--help"], capture_output=True, text=True, check=True).stdout
         assert wanted in text
-        for way in ("--load", "--stream", "--map"):
-            subprocess.run([program, "--noise", "--quiet", way], check=True)
+        for way in ("--load", "--stream", "--map", *(f"--source {w}" for w in WAYS)):
+            subprocess.run([program, "--noise", "--quiet", *way.split()], check=True)
         assert subprocess.run([program, "--noise", "--load", "--map"], capture_output=True, check=False).returncode == 2

@@ -241,9 +241,7 @@ class Network:
                 sizes.append(task["ram"]["one_thread_streaming"])
         if len(sizes) == len(self.emitted.tasks):
             report = self.emitted.report
-            sizes.append(
-                report["arena_bytes_all_tasks"] + report["scratch_bytes_per_thread"] + 2 * report["stream_buffer_bytes"]
-            )
+            sizes.append(report["arena_bytes_all_tasks"] + report["scratch_bytes_per_thread"] + report["stream_bytes"])
         arena = Arena(max(sizes))
         assert self.init(bits, arena, arena.size) == 0
         return arena

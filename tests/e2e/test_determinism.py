@@ -10,7 +10,8 @@ from emitted import Array, Built, Compile, Emitted, assert_close, assert_same_bi
 
 THREADS = ["1", "2", "3", "4", "7"]
 NETWORK = "m3vit-odd-moe"  # sizes that are no multiples of anything
-SOURCES: list[tuple[str, ...]] = [("--map",), ("--stream",), ("--stream", "--threads", "3")]
+WAYS = ["memory", "map", "loader", "file", "direct", "copy"]
+SOURCES: list[tuple[str, ...]] = [*(("--source", way) for way in WAYS), ("--source", "loader", "--threads", "3")]
 
 
 class Case:

@@ -17,6 +17,7 @@ HOSTED = (
     "moecc_npy.c",
     "moecc_npy.h",
     "moecc_rt_file.c",
+    "moecc_rt_direct.c",
     "moecc_rt_threads.c",
     "moecc_rt_trace.c",
     "moecc_profile.c",
@@ -186,7 +187,7 @@ def test_header_agrees_with_report(compiled: Compile, network: str) -> None:
         sizes[f"{task['task'].upper()}_"] = task["arena_bytes"], task["scratch_bytes_per_thread"]
     for prefix, (arena, scratch) in sizes.items():
         assert macros[f"{upper}_{prefix}ARENA_BYTES"] == f"((size_t){arena} + (size_t)(threads) * {scratch})"
-    assert macros[f"{upper}_STREAM_BYTES"] == f"((size_t){2 * emitted.report['stream_buffer_bytes']})"
+    assert macros[f"{upper}_STREAM_BYTES"] == f"((size_t){emitted.report['stream_bytes']})"
     assert macros[f"{upper}_WEIGHT_BYTES"] == f"UINT64_C({emitted.report['pack_bytes']})"
     assert emitted.report["pack_bytes"] == (emitted.path / f"{emitted.name}_weights.bin").stat().st_size
 

@@ -8,8 +8,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -98,10 +100,67 @@ static inline unsigned char *copy_pack(const Fixture *f) {
   return p;
 }
 
+/* A buffer of whole blocks for any slot. */
+static inline unsigned char *new_buffer(const Fixture *f, size_t *bytes) {
+  *bytes = MOECC_STREAM_BUFFER(f->network.buffer);
+  return aligned_alloc(MOECC_BLOCK, *bytes);
+}
+
 /* An arena with the stream buffers and `values` bytes in front. */
 static inline unsigned char *new_arena(const Fixture *f, size_t values, size_t *bytes) {
   *bytes = values + MOECC_STREAM_BYTES(f->network.buffer);
   return aligned_alloc(64, *bytes);
+}
+
+/* Of write_file. */
+static char file_name[64];
+
+static inline const char *write_file(const void *data, size_t bytes) {
+  snprintf(file_name, sizeof file_name, "/tmp/moecc_test_%ld.bin", (long)getpid());
+  FILE *f = fopen(file_name, "wb");
+  assert_non_null(f);
+  assert_int_equal(fwrite(data, 1, bytes, f), bytes);
+  assert_int_equal(fclose(f), 0);
+  return file_name;
+}
+
+/* Bytes of the blocks that a piece touches. */
+static inline size_t whole_blocks(uint64_t offset, size_t bytes) {
+  uint64_t first = offset / MOECC_BLOCK, behind = (offset + bytes + MOECC_BLOCK - 1) / MOECC_BLOCK;
+  return (size_t)(behind - first) * MOECC_BLOCK;
+}
+
+static inline moecc_status init(const Fixture *f, moecc_context *m, unsigned char *arena, size_t bytes,
+                                const moecc_source *s) {
+  return moecc_context_init(m, &f->network, ALL_TASKS, arena, bytes, 0, s, NULL);
+}
+
+/* Takes every slot in order, always naming the next one; the first failure, or MOECC_OK. */
+static inline moecc_status take_all(const Fixture *f, moecc_weights *w) {
+  moecc_status s = MOECC_OK;
+  for (size_t u = 0; u < UNITS; u++)
+    for (uint32_t i = 0; i < f->unit[u].count; i++) {
+      bool last = i + 1 == f->unit[u].count;
+      const moecc_unit *next = !last ? &f->unit[u] : u + 1 < UNITS ? &f->unit[u + 1] : NULL;
+      const void *p = moecc_take_expert(w, &f->unit[u], i, next, last ? 0 : i + 1, &s);
+      if (!p) return s;
+      assert_int_equal(s, MOECC_OK);
+      assert_int_equal((uintptr_t)p % 64, 0);
+      assert_true(slot_is_right(&f->unit[u], i, p));
+    }
+  return s;
+}
+
+/* Init, every slot, close. */
+static inline void check_source(const Fixture *f, const moecc_source *s) {
+  moecc_context m = {0};
+  size_t bytes;
+  unsigned char *arena = new_arena(f, 0, &bytes);
+  assert_int_equal(init(f, &m, arena, bytes, s), MOECC_OK);
+  assert_int_equal(take_all(f, &m.weights), MOECC_OK);
+  assert_int_equal(take_all(f, &m.weights), MOECC_OK);
+  moecc_context_close(&m);
+  free(arena);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_open, fixture_close)

@@ -377,18 +377,6 @@ static void gate_open(Gate *g, const Fixture *f) {
   pthread_cond_init(&g->changed, NULL);
 }
 
-static moecc_status take_all(const Fixture *f, moecc_weights *w) {
-  moecc_status s = MOECC_OK;
-  for (size_t u = 0; u < UNITS; u++)
-    for (uint32_t i = 0; i < f->unit[u].count; i++) {
-      const moecc_unit *next = i + 1 < f->unit[u].count ? &f->unit[u] : u + 1 < UNITS ? &f->unit[u + 1] : NULL;
-      const void *p = moecc_take_expert(w, &f->unit[u], i, next, next == &f->unit[u] ? i + 1 : 0, &s);
-      if (!p) return s;
-      assert_true(slot_is_right(&f->unit[u], i, p));
-    }
-  return s;
-}
-
 static void a_loader_delivers_like_its_source(void **state) {
   const Fixture *f = *state;
   moecc_context m = {0};
@@ -466,6 +454,50 @@ static void init_times_out_too(void **state) {
   free(arena);
 }
 
+/* A source that delivers only the pack's head and directory, but can be told to forget. */
+typedef struct {
+  Gate gate;
+  atomic_int forgotten;
+} Mute;
+
+static moecc_status mute_wait(void *self, const moecc_piece *p, void *dst, unsigned ms, const void **where) {
+  Mute *mute = self;
+  if (p->unit == MOECC_NO_UNIT) return mute->gate.inner.wait(mute->gate.inner.self, p, dst, ms, where);
+  assert_true(ms > 0);
+  usleep(ms * 1000);
+  return MOECC_ERROR_TIMEOUT;
+}
+
+static void mute_forget(void *self) { ((Mute *)self)->forgotten++; }
+
+/* Nothing ever comes: takes time out, and the thread ends all the same. */
+static void a_loader_leaves_a_source_that_can_forget(void **state) {
+  const Fixture *f = *state;
+  Mute mute = {.forgotten = 0};
+  moecc_context m = {0};
+  moecc_status status = MOECC_OK;
+  size_t bytes;
+  unsigned char *arena = new_arena(f, 0, &bytes);
+  void *memory = room_for(moecc_loader_bytes());
+  gate_open(&mute.gate, f);
+  mute.gate.face.wait = mute_wait;
+  mute.gate.face.forget = mute_forget;
+  mute.gate.face.self = &mute;
+  const moecc_source *s = moecc_loader_start(memory, &mute.gate.face);
+  assert_int_equal(moecc_context_init(&m, &f->network, 1, arena, bytes, 0, s, NULL), MOECC_OK);
+  m.weights.timeout_ms = 5;
+  for (int i = 0; i < 4; i++) {
+    assert_null(moecc_take(&m.weights, &f->unit[1], &f->unit[2], &status));
+    assert_int_equal(status, MOECC_ERROR_TIMEOUT);
+    assert_ptr_equal(m.weights.fault.unit, &f->unit[1]);
+  }
+  moecc_ask(&m.weights, &f->unit[4]);
+  usleep(1000);
+  moecc_loader_stop(memory); /* joins */
+  assert_true(mute.forgotten > 0);
+  free(memory), free(arena);
+}
+
 /* A damaged slot through the loader, and a resident source that needs none. */
 static void a_loader_passes_faults_on(void **state) {
   const Fixture *f = *state;
@@ -506,6 +538,7 @@ int main(void) {
       TEST(a_loader_delivers_like_its_source),
       TEST(a_loader_that_never_finishes_times_out),
       TEST(init_times_out_too),
+      TEST(a_loader_leaves_a_source_that_can_forget),
       TEST(a_loader_passes_faults_on),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

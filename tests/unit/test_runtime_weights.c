@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -23,58 +24,37 @@ static ssize_t injected_pread(int fd, void *p, size_t n, off_t at) {
   return pread(fd, p, n, at);
 }
 
-#define pread injected_pread
+/* ---- injected advice -------------------------------------------------------------------------------------------- */
+
+static struct {
+  bool in_memory; /* all pages of mappings are */
+  unsigned looks, calls;
+  uintptr_t begin, end; /* of the last call */
+} advice;
+
+static int injected_mincore(void *p, size_t n, unsigned char *there) {
+  assert_true((uintptr_t)p % 4096 == 0 && n == 1);
+  advice.looks++;
+  *there = advice.in_memory;
+  return 0;
+}
+
+static int injected_madvise(void *p, size_t n, int what) {
+  if (what != MADV_WILLNEED) return madvise(p, n, what);
+  advice.calls++;
+  advice.begin = (uintptr_t)p, advice.end = (uintptr_t)p + n;
+  return madvise(p, n, what);
+}
+
+#define pread   injected_pread
+#define mincore injected_mincore
+#define madvise injected_madvise
 #include "../../runtime/moecc_rt_file.c"
 #undef pread
+#undef mincore
+#undef madvise
 
 static void reset_reads(void) { memset(&reads, 0, sizeof reads); }
-
-/* ---- helpers ------------------------------------------------------------------------------------------------------
- */
-
-static char file_name[64];
-
-static const char *write_file(const void *data, size_t bytes) {
-  snprintf(file_name, sizeof file_name, "/tmp/moecc_test_%ld.bin", (long)getpid());
-  FILE *f = fopen(file_name, "wb");
-  assert_non_null(f);
-  assert_int_equal(fwrite(data, 1, bytes, f), bytes);
-  assert_int_equal(fclose(f), 0);
-  return file_name;
-}
-
-static moecc_status init(const Fixture *f, moecc_context *m, unsigned char *arena, size_t bytes,
-                         const moecc_source *s) {
-  return moecc_context_init(m, &f->network, ALL_TASKS, arena, bytes, 0, s, NULL);
-}
-
-/* Takes every slot in order, always naming the next one; the first failure, or MOECC_OK. */
-static moecc_status take_all(const Fixture *f, moecc_weights *w) {
-  moecc_status s = MOECC_OK;
-  for (size_t u = 0; u < UNITS; u++)
-    for (uint32_t i = 0; i < f->unit[u].count; i++) {
-      bool last = i + 1 == f->unit[u].count;
-      const moecc_unit *next = !last ? &f->unit[u] : u + 1 < UNITS ? &f->unit[u + 1] : NULL;
-      const void *p = moecc_take_expert(w, &f->unit[u], i, next, last ? 0 : i + 1, &s);
-      if (!p) return s;
-      assert_int_equal(s, MOECC_OK);
-      assert_int_equal((uintptr_t)p % 64, 0);
-      assert_true(slot_is_right(&f->unit[u], i, p));
-    }
-  return s;
-}
-
-/* Init, every slot, close. */
-static void check_source(const Fixture *f, const moecc_source *s) {
-  moecc_context m = {0};
-  size_t bytes;
-  unsigned char *arena = new_arena(f, 0, &bytes);
-  assert_int_equal(init(f, &m, arena, bytes, s), MOECC_OK);
-  assert_int_equal(take_all(f, &m.weights), MOECC_OK);
-  assert_int_equal(take_all(f, &m.weights), MOECC_OK);
-  moecc_context_close(&m);
-  free(arena);
-}
 
 /* ---- checksum -------------------------------------------------------------------------------------------------------
  */
@@ -169,6 +149,34 @@ static void every_source_delivers(void **state) {
   moecc_file_close(&file);
   free(memory);
   unlink(path);
+}
+
+/* A mapped slot that is asked for is read ahead, unless it is in memory; taking it asks for nothing but the next. */
+static void mapped_slots_are_read_ahead(void **state) {
+  const Fixture *f = *state;
+  const moecc_unit *big = &f->unit[4], *experts = &f->unit[EXPERT_UNIT];
+  moecc_file file;
+  moecc_context m = {0};
+  moecc_status s = MOECC_OK;
+  assert_int_equal(moecc_file_map(&file, write_file(f->pack, f->bytes)), MOECC_OK);
+  assert_int_equal(init(f, &m, NULL, 0, &file.source), MOECC_OK);
+  memset(&advice, 0, sizeof advice);
+  uintptr_t map = (uintptr_t)file.map;
+  assert_ptr_equal(moecc_take(&m.weights, big, NULL, &s), (void *)(map + big->offset));
+  assert_true(advice.looks == 0 && advice.calls == 0);
+  moecc_ask(&m.weights, big);
+  assert_true(advice.looks == 1 && advice.calls == 1);
+  assert_true(advice.begin == map + big->offset && advice.end == map + big->offset + MOECC_SLOT_BYTES(big->bytes));
+  assert_non_null(moecc_take_expert(&m.weights, experts, 1, experts, 3, &s));
+  uintptr_t third = map + experts->offset + 3 * experts->stride;
+  assert_true(advice.calls == 2 && advice.begin == (third & ~(uintptr_t)4095));
+  assert_true(advice.end == third + MOECC_SLOT_BYTES(experts->bytes));
+  advice.in_memory = true;
+  moecc_ask(&m.weights, big);
+  assert_true(advice.looks == 3 && advice.calls == 2);
+  moecc_context_close(&m);
+  moecc_file_close(&file);
+  unlink(file_name);
 }
 
 static void embedded_units_need_no_source(void **state) {
@@ -303,8 +311,8 @@ static void a_flipped_bit_names_its_slot(void **state) {
   const Fixture *f = *state;
   moecc_file file;
   unsigned char *p = copy_pack(f), *memory = copy_pack(f);
-  size_t bytes;
-  unsigned char *arena = new_arena(f, 0, &bytes);
+  size_t bytes, room;
+  unsigned char *arena = new_arena(f, 0, &bytes), *buffer = new_buffer(f, &room);
   for (uint32_t u = 0; u < UNITS; u++)
     for (uint32_t i = 0; i < f->unit[u].count; i++) {
       size_t at = (size_t)(f->unit[u].offset + i * f->unit[u].stride + (u * 977 + i * 333) % f->unit[u].bytes);
@@ -323,7 +331,7 @@ static void a_flipped_bit_names_its_slot(void **state) {
       moecc_status status = MOECC_OK;
       assert_non_null(moecc_take_expert(&m.weights, &f->unit[u], i, NULL, 0, &status));
       moecc_context_close(&m);
-      assert_int_equal(moecc_pack_verify(&s, arena, bytes, &unit, &index), MOECC_ERROR_CHECKSUM);
+      assert_int_equal(moecc_pack_verify(&s, buffer, room, &unit, &index), MOECC_ERROR_CHECKSUM);
       assert_true(unit == u && index == i);
       unit = index = 99;
       assert_int_equal(moecc_file_load(&file, write_file(p, f->bytes), memory, f->bytes, &unit, &index),
@@ -332,7 +340,7 @@ static void a_flipped_bit_names_its_slot(void **state) {
       p[at] ^= 0x10;
     }
   unlink(file_name);
-  free(arena), free(p), free(memory);
+  free(arena), free(p), free(memory), free(buffer);
 }
 
 /* A slot that is whole, but another's: the checksum knows its place. */
@@ -432,6 +440,7 @@ typedef struct {
   const Fixture *f;
   unsigned begun, waited, under_way, most;
   unsigned fail_begin, fail_wait; /* the how-many-th fails; 0: none */
+  bool blocks;                    /* delivers whole blocks */
   struct {
     uint64_t offset;
     void *dst;
@@ -445,7 +454,8 @@ static moecc_status diary_begin(void *self, const moecc_piece *p, void *dst) {
   for (unsigned i = 0; i < d->under_way; i++) assert_ptr_not_equal(d->open[i].dst, dst);
   d->open[d->under_way].offset = p->offset, d->open[d->under_way].dst = dst;
   if (++d->under_way > d->most) d->most = d->under_way;
-  memset(dst, 0xee, p->bytes); /* whoever still reads the buffer sees it */
+  assert_int_equal((uintptr_t)dst % MOECC_BLOCK, 0);
+  memset(dst, 0xee, whole_blocks(p->offset, p->bytes)); /* whoever still reads the buffer sees it */
   return MOECC_OK;
 }
 
@@ -457,6 +467,7 @@ static moecc_status diary_wait(void *self, const moecc_piece *p, void *dst, unsi
   if (i == 0) d->open[0] = d->open[1];
   d->under_way--;
   if (++d->waited == d->fail_wait) return MOECC_ERROR_IO;
+  if (d->blocks) dst = (unsigned char *)dst + p->offset % MOECC_BLOCK;
   memcpy(dst, d->f->pack + p->offset, p->bytes);
   *where = dst;
   return MOECC_OK;
@@ -498,6 +509,35 @@ static void the_next_slot_is_asked_for_at_once(void **state) {
   moecc_context_close(&m);
   assert_int_equal(d.under_way, 0);
   free(arena);
+}
+
+/* Wherever the arena begins: buffers on blocks, with room for all blocks around a slot, and nothing outside written. */
+static void buffers_hold_whole_blocks(void **state) {
+  const Fixture *f = *state;
+  enum { VALUES = 192, RED = 256 };
+  const size_t bytes = VALUES + MOECC_STREAM_BYTES(f->network.buffer), all = MOECC_BLOCK + RED + bytes + RED;
+  unsigned char *memory = aligned_alloc(MOECC_BLOCK, 2 * MOECC_BLOCK + MOECC_STREAM_BUFFER(all));
+  for (size_t start = 0; start < MOECC_BLOCK; start += MOECC_ALIGN) {
+    unsigned char *arena = memory + RED + start;
+    Diary d = diary_of(f);
+    moecc_context m = {0};
+    d.face.self = &d;
+    d.blocks = start % 128 == 0;
+    memset(memory, 0x5a, all);
+    assert_int_equal(moecc_context_init(&m, &f->network, 1, arena, bytes - 1, VALUES, &d.face, NULL),
+                     MOECC_ERROR_ARENA);
+    assert_int_equal(m.needed, bytes);
+    assert_int_equal(moecc_context_init(&m, &f->network, 1, arena, bytes, VALUES, &d.face, NULL), MOECC_OK);
+    assert_int_equal(take_all(f, &m.weights), MOECC_OK);
+    for (unsigned b = 0; b < 2; b++) {
+      const unsigned char *at = m.weights.buffer[b];
+      assert_true(at >= arena + VALUES && at + m.weights.buffer_bytes <= arena + bytes);
+    }
+    moecc_context_close(&m);
+    for (size_t i = 0; i < RED + start + VALUES; i++) assert_int_equal(memory[i], 0x5a);
+    for (size_t i = RED + start + bytes; i < all; i++) assert_int_equal(memory[i], 0x5a);
+  }
+  free(memory);
 }
 
 static uint32_t random_state = 1;
@@ -570,6 +610,7 @@ int main(void) {
       cmocka_unit_test(checksum_is_pinned),
       TEST(slots_are_where_the_format_says),
       TEST(every_source_delivers),
+      TEST(mapped_slots_are_read_ahead),
       TEST(embedded_units_need_no_source),
       TEST(expert_out_of_range_is_refused),
       TEST(wrong_packs_are_told_apart),
@@ -583,6 +624,7 @@ int main(void) {
       TEST(each_failing_read_names_its_slot),
       TEST(a_file_cut_while_open_is_noticed),
       TEST(the_next_slot_is_asked_for_at_once),
+      TEST(buffers_hold_whole_blocks),
       TEST(any_order_of_takes_is_right),
       TEST(experts_without_a_queue_are_not_loaded),
   };
