@@ -65,6 +65,7 @@ const Port *port_of_value(const Emission *e, const Value *v); /* of a graph inpu
 
 /* emit/segment.c: a segment's units, its layers, and what calls them; emit/layer.c: a layer's function */
 void emit_segment(Emission *e, Text *t, size_t segment);
+const char *unit_value(Emission *e, const Unit *u, bool named); /* the initialiser of a moecc_unit */
 /* Long tables of numbers go to the end of the file, `late`, and are announced in front of the layers, `early`. */
 typedef struct {
   Text early, late;
@@ -73,6 +74,7 @@ void emit_layer(Emission *e, Text *t, FileTables *tables, const Segment *segment
 /* Between segments a call asks for what the next one takes first, which the frame says (`then`). The constants of these
  * units for the file of a task's function, n_tasks being N_all. */
 bool emit_asks_ahead(const Emission *e);
+const Unit *streamed_unit(const Emission *e, const Step *s, size_t i); /* the step's first from number i on, or NULL */
 const Unit *unit_after(const Emission *e, size_t segment, size_t task); /* or NULL */
 void emit_entry_units(Emission *e, Text *t, size_t task);
 const char *segment_function(Emission *e, size_t segment);

@@ -139,12 +139,12 @@ static size_t place_in_segment(const Segment *segment, const Step *s) {
   return i;
 }
 
-/* What to ask for once this step's unit is there: the next step's, unless that one's is chosen by a router; behind the
+/* What to ask for once this step's unit is there: the next that is streamed, unless it is chosen by a router; behind the
  * segment's last, what the call goes on with. */
 static const char *next_unit(const Function *f, const Step *s) {
   const Segment *segment = f->segment;
   for (size_t i = place_in_segment(segment, s) + 1; i < segment->n_steps; i++)
-    if (segment->step[i]->unit)
+    if (streamed_unit(f->e, segment->step[i], 0))
       return unit_reference(f->e, segment->step[i]->kind == STEP_EXPERTS ? NULL : segment->step[i]->unit);
   return emit_asks_ahead(f->e) ? "f->then" : "NULL";
 }
@@ -181,15 +181,18 @@ typedef struct {
   const char *exists, *index;
 } Following;
 
-/* Takes unit number i of the loop's and asks for the one behind it: of the same expert, or of the one that follows. */
+/* Takes unit number i of the loop's and asks for the next that is streamed: of the same expert, or of the one that
+ * follows. */
 static void emit_take_expert(Function *f, const Step *s, size_t i, Following next) {
-  const Unit *own = step_unit(s, i), *behind = step_unit(s, i + 1);
+  const Unit *own = step_unit(s, i), *behind = streamed_unit(f->e, s, i + 1), *first = streamed_unit(f->e, s, 0);
   const char *unit = unit_reference(f->e, own), *last = next_unit(f, s);
   Text *t = f->out;
   if (behind)
     line_add(t, "    w = moecc_take_expert(&m->c.weights, %s, e, %s, e, &status);", unit, unit_reference(f->e, behind));
+  else if (!first)
+    line_add(t, "    w = moecc_take_expert(&m->c.weights, %s, e, %s, 0, &status);", unit, last);
   else {
-    line_add(t, "    const moecc_unit *ahead = %s ? %s : %s;", next.exists, unit_reference(f->e, s->unit), last);
+    line_add(t, "    const moecc_unit *ahead = %s ? %s : %s;", next.exists, unit_reference(f->e, first), last);
     line_add(t, "    w = moecc_take_expert(&m->c.weights, %s, e, ahead, %s ? %s : 0, &status);", unit, next.exists,
              next.index);
   }
