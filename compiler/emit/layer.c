@@ -167,8 +167,10 @@ static void emit_ask(Function *f, const Step *s) {
   while (i < segment->n_steps && !segment->step[i]->unit) i++;
   const Step *loop = i < segment->n_steps ? segment->step[i] : NULL;
   if (i == start || !loop || loop->kind != STEP_EXPERTS || loop->token_major || !writes(s, loop->queue_begin)) return;
+  const Unit *first = streamed_unit(f->e, loop, 0);
+  if (!first) return;
   line_add(f->out, "  moecc_ask_expert(&m->c.weights, %s, moecc_next_expert(%s, 0, %lld));",
-           unit_reference(f->e, loop->unit), f->local[loop->queue_begin->id], (long long)loop->experts);
+           unit_reference(f->e, first), f->local[loop->queue_begin->id], (long long)loop->experts);
 }
 
 /* For traces: from here on it is this step's time. Nothing in ordinary builds (runtime/moecc_rt_trace.h). */

@@ -32,7 +32,7 @@ typedef struct {
 /* What a task does, in order. */
 typedef struct {
   Take *take;
-  size_t n;
+  size_t n, cap;
 } Work;
 
 typedef struct {
@@ -49,10 +49,9 @@ static size_t task_count(const Program *p) { return p->graph->n_tasks ? p->graph
 
 static double load_time(const Unit *u) { return LATENCY + (double)MOECC_SLOT_BYTES(u->bytes) / RATE; }
 
+/* Of a call; of a loop's body's, for all experts together. */
 static double work_time(const Chooser *c, const Step *s) {
-  int64_t bytes = s->bytes + s->weight_bytes;
-  for (size_t i = 0; i < s->n_body; i++) bytes += s->body[i].bytes + s->body[i].weight_bytes;
-  return fmax((double)step_macs(s) / c->plan->arithmetic, (double)bytes / MEMORY);
+  return fmax((double)s->macs / c->plan->arithmetic, (double)(s->bytes + s->weight_bytes) / MEMORY);
 }
 
 /* Experts that are expected to have tokens, if all are equally likely; token by token each entry is a slot. */
@@ -63,21 +62,26 @@ static double expected_slots(const Step *s) {
   return fmin(experts * (1 - pow(1 - 1 / experts, entries)), (double)step_most_takes(s));
 }
 
+static void add_take(const Chooser *c, Work *w, const Unit *u, double slots, bool routed) {
+  w->take = ctx_grow(c->p->ctx, w->take, w->n, &w->cap, sizeof *w->take);
+  w->take[w->n++] = (Take){.unit = u->id, .slots = slots, .load = load_time(u), .routed = routed};
+}
+
+/* A call, or a loop, whose units are counted one after the other although each expert takes all of them in turn: the
+ * stalls are the same, but for the first. */
 static void add_step(const Chooser *c, Work *w, const Step *s) {
-  double work = work_time(c, s), slots = expected_slots(s);
-  if (!s->unit) {
-    if (w->n) w->take[w->n - 1].work += work / w->take[w->n - 1].slots; /* while what follows loads */
-    return;
+  const Unit *held = NULL;
+  bool loop = s->kind == STEP_EXPERTS;
+  for (size_t i = 0; i < (loop ? s->n_body : 1); i++) {
+    const Step *call = loop ? &s->body[i] : s;
+    if (call->unit && call->unit != held) add_take(c, w, call->unit, expected_slots(s), loop && !held);
+    if (call->unit) held = call->unit;
+    if (w->n) w->take[w->n - 1].work += work_time(c, call) / w->take[w->n - 1].slots; /* while what follows loads */
   }
-  w->take[w->n++] = (Take){.unit = s->unit->id,
-                         .slots = slots,
-                         .load = load_time(s->unit),
-                         .work = work / slots,
-                         .routed = s->kind == STEP_EXPERTS};
 }
 
 static Work work_of_task(const Chooser *c, size_t task) {
-  Work w = {.take = ctx_array(c->p->ctx, (size_t)c->p->n_steps + 1, sizeof *w.take)};
+  Work w = {0};
   for (size_t i = 0; i < c->s->n_segments; i++)
     for (size_t k = 0; segment_serves(&c->s->segment[i], task) && k < c->s->segment[i].n_steps; k++)
       add_step(c, &w, c->s->segment[i].step[k]);
