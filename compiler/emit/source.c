@@ -388,7 +388,9 @@ static int64_t depth_of(SourceCode *s, Function *f) {
   if (f->depth < 0) ctx_fail(s->ctx, NULL, "internal error: %s may call itself", f->name);
   if (f->depth > 0) return f->depth;
   f->depth = -1;
-  int64_t below = depth_below(s, f), own = f->inlined ? INLINED : APART + APART_VECTORS * s->vector;
+  int64_t below = depth_below(s, f),
+          own = f->inlined ? INLINED
+                           : APART + APART_VECTORS * (s->vector < 16 ? 16 : s->vector); /* 16: without being asked */
   return f->depth = own + round_up(f->locals, 16) + below;
 }
 

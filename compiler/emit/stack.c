@@ -55,7 +55,7 @@ static int64_t spilled_bytes(const Kernel *k) {
   static const struct {
     const char *template;
     int64_t bytes;
-  } spilled[] = {{"transpose", 1536}};
+  } spilled[] = {{"transpose", 1536}, {"resize_conv", 256}, {"resize_conv_point", 256}};
   for (size_t i = 0; i < sizeof spilled / sizeof *spilled; i++)
     if (strcmp(k->template, spilled[i].template) == 0) return spilled[i].bytes;
   return 0;

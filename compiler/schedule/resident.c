@@ -128,8 +128,8 @@ static bool is_small(const Unit *u) { return MOECC_SLOT_ALIGN(u->bytes) < 4096; 
 static int n_tasks_of(const Unit *u) { return __builtin_popcountll(u->tasks); }
 
 /* Places the chosen units in the area: those of less than a page first, from 64 on, for 0 says that one is streamed;
- * among each kind those that more tasks need first, so that few tasks need little of the area. Returns its bytes. */
-static int64_t place_all(const Program *p, ResidentPlan *plan) {
+ * among each kind those that more tasks need first, so that few tasks need little of the area. */
+static void place_all(const Program *p, ResidentPlan *plan) {
   int64_t at = 64;
   for (int small = 1; small >= 0; small--) {
     if (!small) at = round_up(at, 4096);
@@ -141,7 +141,6 @@ static int64_t place_all(const Program *p, ResidentPlan *plan) {
         at += slots_bytes(u);
       }
   }
-  return plan->n ? at : 0;
 }
 
 /* The area's bytes were u chosen, too. */
@@ -193,8 +192,9 @@ void schedule_resident(const Program *p, Schedule *s, int64_t budget) {
     plan->order[plan->n++] = u->id;
     plan->place[u->id] = 64; /* for now: anything but 0 */
   }
-  plan->bytes = place_all(p, plan);
+  place_all(p, plan);
   s->resident = plan;
+  plan->bytes = resident_bytes(p, s, UINT64_MAX);
 }
 
 int64_t resident_place(const Schedule *s, const Unit *u) { return s->resident ? s->resident->place[u->id] : 0; }
