@@ -110,25 +110,23 @@ static const char *arena_value(Emission *e, int64_t bytes, int64_t scratch) {
   return ctx_format(e->ctx, "((size_t)%lld + (size_t)(threads) * %lld)", (long long)bytes, (long long)scratch);
 }
 
-static void define_number(Emission *e, Columns *macros, const char *name, int64_t bytes) {
-  define(macros, ctx_format(e->ctx, "%s_%s", e->upper, name), ctx_format(e->ctx, "((size_t)%lld)", (long long)bytes));
-}
-
-/* One macro for all tasks and for each: N_<what>, N_T_<what>. */
-static void define_each(Emission *e, Columns *macros, const char *what, int64_t (*of)(const Bounds *b)) {
-  for (size_t i = 0; i <= e->n_tasks; i++) {
-    size_t task = i ? i - 1 : e->n_tasks;
-    const Bounds b = emit_bounds(e, task);
-    define_number(e, macros, i ? ctx_format(e->ctx, "%s_%s", e->task[task].upper, what) : what, of(&b));
-  }
-}
-
 static int64_t read_bytes_of(const Bounds *b) { return b->read_bytes; }
 static int64_t read_slots_of(const Bounds *b) { return b->read_slots; }
 static int64_t queue_bytes_of(const Bounds *b) { return b->queue_bytes; }
 static int64_t caller_of(const Bounds *b) { return b->stack.caller; }
 static int64_t worker_of(const Bounds *b) { return b->stack.worker; }
 static int64_t resident_of(const Bounds *b) { return b->resident; }
+
+/* One macro for all tasks and for each: N_<what>, N_T_<what>. */
+static void define_each(Emission *e, Columns *macros, const char *what, int64_t (*of)(const Bounds *b)) {
+  for (size_t i = 0; i <= e->n_tasks; i++) {
+    size_t task = i ? i - 1 : e->n_tasks;
+    const Bounds b = emit_bounds(e, task);
+    const char *name = i ? ctx_format(e->ctx, "%s_%s", e->task[task].upper, what) : what;
+    define(macros, ctx_format(e->ctx, "%s_%s", e->upper, name),
+           ctx_format(e->ctx, of == read_bytes_of ? "UINT64_C(%lld)" : "((size_t)%lld)", (long long)of(&b)));
+  }
+}
 
 static void define_ram(Emission *e, Text *t) {
   Columns macros = {.ctx = e->ctx};
@@ -157,9 +155,9 @@ static void define_bounds(Emission *e, Text *t) {
   } bounds[] = {
       {"Bytes of the resident part, which is loaded in init, for all tasks and for each.", "RESIDENT_BYTES",
        resident_of},
-      {"The most bytes of weights that a call reads when they are streamed, for all tasks in one call and for each,",
+      {"The most bytes of weights that a call reads when they are streamed: all tasks in one call, and each.",
        "READ_BYTES", read_bytes_of},
-      {"and in how many pieces.", "READ_SLOTS", read_slots_of},
+      {"The most slots that it reads them in.", "READ_SLOTS", read_slots_of},
       {"Bytes of the largest MoE layer's queues, which are in the arena.", "QUEUE_BYTES", queue_bytes_of},
       {"The most bytes of stack that a call takes in the thread that calls, built with optimisation; the system's own "
        "functions come on top.",

@@ -17,15 +17,17 @@ LOOPS = {"moecc_for", "pool_run", "run_share", "run_shares", "work"}  # what cal
 
 
 class Calls:
-    """Every function of a folder: its frame, as a compiler gives it, and whom it calls. Where a compiler does not say that, it is
-    asked of gcc: what was inlined has no frame of its own."""
+    """Every function of a folder: its frame, as a compiler gives it, and whom it calls. Where a compiler does not say
+    that, it is asked of gcc: what was inlined has no frame of its own."""
 
     def __init__(self, emitted: Emitted, folder: Path, compiler: Sequence[str], level: str) -> None:
         folder.mkdir()
         gcc = "gcc" in compiler[0]
         self.size: dict[str, int] = {}
         self.calls: dict[str, set[str]] = {}
-        sources = [p for p in sorted(emitted.path.glob("*.c")) if not re.search(r"(_main|npy|_profile|_trace|_weights)\.c$", p.name)]
+        sources = [
+            p for p in sorted(emitted.path.glob("*.c")) if not re.search(r"(_main|npy|_profile|_trace|_weights)\.c$", p.name)
+        ]
         options = ["-std=gnu99", "-ffp-contract=fast", "-w", *emitted.make_flags(), "-I", str(emitted.path), "-c"]
         for source in sources:
             target = folder / f"{source.stem}.o"
@@ -85,7 +87,9 @@ BUILDS: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
 
 
 @pytest.mark.parametrize("network", ["m3vit-odd-moe", "mobilenetv2-op20"])
-@pytest.mark.parametrize(("target", "compiler", "levels"), BUILDS, ids=lambda x: x if isinstance(x, str) else "-".join(x).replace("--", "-"))
+@pytest.mark.parametrize(
+    ("target", "compiler", "levels"), BUILDS, ids=lambda x: x if isinstance(x, str) else "-".join(x).replace("--", "-")
+)
 def test_chains(
     compiled: Compile, tmp_path: Path, network: str, target: str, compiler: tuple[str, ...], levels: tuple[str, ...]
 ) -> None:
@@ -94,7 +98,9 @@ def test_chains(
     deepest = 0
     for level in levels:
         calls = Calls(emitted, tmp_path / level, compiler, level)
-        assert calls.kernels and calls.bodies and calls.sources
+        assert calls.kernels
+        assert calls.bodies
+        assert calls.sources
         for kernel, bound in emitted.report["kernel_stack_bytes"].items():
             assert 0 < calls.depth(kernel) <= bound, kernel
         functions = [(t["function"], t["stack"]) for t in emitted.tasks]
@@ -145,7 +151,8 @@ static void *nothing(void *arg) {{ return arg; }}
 static void *call(void *arg) {{
   static NET m;
   static moecc_file file;
-  void *loader = aligned_alloc(64, (moecc_loader_bytes() + 63) & ~(size_t)63), *pool = aligned_alloc(64, (moecc_threads_bytes() + 63) & ~(size_t)63);
+  void *loader = aligned_alloc(64, (moecc_loader_bytes() + 63) & ~(size_t)63);
+  void *pool = aligned_alloc(64, (moecc_threads_bytes() + 63) & ~(size_t)63);
   const size_t bytes = UPPER_RAM_BYTES(THREADS);
   void *arena = aligned_alloc(64, (bytes + 63) & ~(size_t)63);
   const moecc_source *source;
