@@ -85,6 +85,7 @@ static Program *emit_as_it_is(Folder *folder, Graph *g, const CompileOptions *o)
   Lowering lowering = {g, o};
   Program *p;
   Schedule *schedule = schedule_within(lower_in_bands, &lowering, o->arena, &p);
+  if (o->weights == WEIGHTS_STREAM) schedule_resident(p, schedule, o->resident);
   interrupt_check(g->ctx);
   progress_step("writing C and weights");
   emit_network(p, schedule, folder, g->name, o->weights);

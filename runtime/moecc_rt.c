@@ -182,6 +182,50 @@ static const void *resident_slot(moecc_weights *w, const moecc_unit *unit, uint3
   return s == MOECC_OK ? where : NULL;
 }
 
+/* Where the slot of a resident unit is, or NULL: it is streamed, or there is no resident area. */
+static unsigned char *resident_place(const moecc_weights *w, const moecc_unit *unit, uint32_t index) {
+  if (!w->resident || !unit->resident) return NULL;
+  return w->resident + (size_t)(unit->resident + unit->stride * index);
+}
+
+/* Loads a slot into its place. A source may read the blocks around a piece: what is less than a page goes through a
+ * buffer, and larger slots lie in whole blocks here as they do in the pack. */
+static moecc_status resident_load(moecc_weights *w, const moecc_unit *unit, uint32_t index) {
+  const moecc_source *source = w->source;
+  const moecc_piece piece = slot_piece(unit, index);
+  unsigned char *place = resident_place(w, unit, index);
+  void *dst = MOECC_SLOT_ALIGN(unit->bytes) < MOECC_BLOCK ? w->buffer[0] : place;
+  const void *where = NULL;
+  moecc_status s;
+  if (dst != place && piece.bytes > w->buffer_bytes) return MOECC_ERROR_ARENA;
+  s = source->begin(source->self, &piece, dst);
+  if (s == MOECC_OK) s = source->wait(source->self, &piece, dst, w->timeout_ms, &where);
+  if (s == MOECC_ERROR_TIMEOUT && source->forget) source->forget(source->self);
+  if (s == MOECC_OK && (!where || misaligned(where))) s = MOECC_ERROR_IO;
+  if (s != MOECC_OK) return s;
+  if (where != place) memcpy(place, where, piece.bytes);
+  if (w->check && moecc_slot_sum(unit, index, place) != stored_sum(unit->bytes, place)) return MOECC_ERROR_CHECKSUM;
+  return MOECC_OK;
+}
+
+/* The resident units of the tasks; on failure w->fault says which slot it was. */
+static moecc_status residents_load(moecc_weights *w, const moecc_network *n, unsigned tasks) {
+  moecc_status s = MOECC_OK;
+  size_t i;
+  uint32_t k;
+  for (i = 0; w->resident && i < n->residents; i++) {
+    const moecc_unit *unit = &n->resident[i].unit;
+    for (k = 0; (n->resident[i].tasks & tasks) && k < unit->count; k++) {
+      s = resident_load(w, unit, k);
+      if (s == MOECC_OK) continue;
+      w->fault.unit = unit;
+      w->fault.index = k;
+      return s;
+    }
+  }
+  return s;
+}
+
 static const void *buffered_slot(moecc_weights *w, const moecc_unit *unit, uint32_t index, moecc_status *status) {
   moecc_status s = MOECC_OK;
   unsigned b = 0;
@@ -210,7 +254,7 @@ const void *moecc_take_expert(moecc_weights *w, const moecc_unit *unit, size_t i
     *status = MOECC_ERROR_MISSING;
   else if (w->source->resident)
     where = resident_slot(w, unit, i, status);
-  else
+  else if ((where = resident_place(w, unit, i)) == NULL)
     where = buffered_slot(w, unit, i, status);
   if (!where) {
     w->fault.unit = unit;
@@ -234,6 +278,7 @@ void moecc_ask_expert(moecc_weights *w, const moecc_unit *unit, size_t index) {
     (void)w->source->begin(w->source->self, &piece, NULL);
     return;
   }
+  if (resident_place(w, unit, i)) return;
   if (holds(&w->held[0], unit, i) || holds(&w->held[1], unit, i) || under_way(&w->held[b])) return;
   (void)held_begin(w, b, unit, i); /* if this fails, the take asks again and reports */
 }
@@ -439,8 +484,19 @@ static void busy_clear(moecc_context *m) {
 #endif
 }
 
-/* The two buffers, when the source needs them: behind the values, from the next block on. */
-static void weights_init(moecc_weights *w, unsigned char *arena, size_t needed, const moecc_network *n,
+size_t moecc_resident_bytes(const moecc_network *n, unsigned tasks) {
+  size_t bytes = 0, i;
+  for (i = 0; i < n->residents; i++) {
+    const moecc_unit *u = &n->resident[i].unit;
+    const size_t end = (size_t)(u->resident + u->stride * u->count);
+    if ((n->resident[i].tasks & tasks) && end > bytes) bytes = end;
+  }
+  return bytes;
+}
+
+/* The two buffers, when the source needs them: behind the values, from the next block on; and behind them the
+ * resident area. */
+static void weights_init(moecc_weights *w, unsigned char *arena, size_t needed, const moecc_network *n, unsigned tasks,
                          const moecc_source *source, const moecc_options *o) {
   unsigned char *behind;
   memset(w, 0, sizeof *w);
@@ -453,6 +509,7 @@ static void weights_init(moecc_weights *w, unsigned char *arena, size_t needed, 
   behind += (MOECC_BLOCK - ((uintptr_t)behind & (MOECC_BLOCK - 1))) & (MOECC_BLOCK - 1);
   w->buffer[0] = behind;
   w->buffer[1] = behind + w->buffer_bytes;
+  if (moecc_resident_bytes(n, tasks) > 0) w->resident = behind + 2 * w->buffer_bytes;
 }
 
 static moecc_status context_fill(moecc_context *m, const moecc_network *n, unsigned tasks, void *arena, size_t bytes,
@@ -463,10 +520,12 @@ static moecc_status context_fill(moecc_context *m, const moecc_network *n, unsig
   if (tasks == 0 || (tasks & ~n->tasks)) return MOECC_ERROR_TASK;
   if ((tasks & n->packed) && !source) return MOECC_ERROR_MISSING;
   if (source && (!source->begin || !source->wait)) return MOECC_ERROR_ARGUMENT;
-  m->needed = needed + (buffers ? MOECC_STREAM_BYTES(n->buffer) : 0);
+  m->needed = needed;
+  if (buffers) m->needed += MOECC_STREAM_BYTES(n->buffer) + moecc_resident_bytes(n, tasks);
   if ((m->needed > 0 && !arena) || misaligned(arena) || bytes < m->needed) return MOECC_ERROR_ARENA;
-  weights_init(&m->weights, arena, needed, n, source, o);
+  weights_init(&m->weights, arena, needed, n, tasks, source, o);
   if (tasks & n->packed) s = moecc_pack_check(source, n->model, tasks, m->weights.buffer[0], m->weights.timeout_ms);
+  if (s == MOECC_OK) s = residents_load(&m->weights, n, tasks);
   if (s != MOECC_OK) return s;
   m->tasks = tasks;
   m->pool = o ? o->pool : NULL;

@@ -68,6 +68,9 @@ typedef struct moecc_unit {
   uint64_t stride;  /* MOECC_SLOT_STRIDE(bytes) */
   uint32_t count;
   uint32_t id; /* index in the pack's directory */
+  /* 0: streamed. Else it is loaded in init and stays: slot 0 so far behind the resident area's start, the others
+   * `stride` apart. On a multiple of 64, where slots of a page or more are of 4096. */
+  uint64_t resident;
 } moecc_unit;
 /* What is read from the pack for one slot, and the distance of slots: a slot starts on a multiple of 64 bytes, one of a
  * page or more on a page. Units start on a multiple of MOECC_SLOT_ALIGN. */
@@ -142,6 +145,7 @@ typedef struct moecc_weights {
   const moecc_source *source; /* NULL: embedded units only */
   void *buffer[2];            /* NULL if the source is resident */
   size_t buffer_bytes;        /* of each */
+  unsigned char *resident;    /* the resident area, or NULL */
   moecc_held held[2];
   unsigned current;    /* the buffer that the last take gave out */
   unsigned timeout_ms; /* of one slot; 0: for ever */
@@ -200,12 +204,22 @@ typedef struct moecc_options {
   int trust_weights;      /* do not verify checksums as slots arrive */
 } moecc_options;
 
+/* A unit that stays in memory while the context is initialised, and bits of the tasks that need it. */
+typedef struct moecc_resident {
+  moecc_unit unit;
+  uint32_t tasks;
+} moecc_resident;
+
 /* What the compiler knows of a network: one constant in the emitted code. */
 typedef struct moecc_network {
   uint64_t model;  /* as in the pack */
   uint32_t tasks;  /* bit t: task t exists */
   uint32_t packed; /* bit t: task t has units that are not embedded, so that it needs a source */
-  size_t buffer;   /* bytes of one stream buffer: the largest MOECC_SLOT_BYTES that is not embedded, or 0 */
+  /* Bytes of one stream buffer: the largest MOECC_SLOT_BYTES that is neither embedded nor resident, or 0. With resident
+   * units at least 64, and what their slots of less than a page take. */
+  size_t buffer;
+  const moecc_resident *resident; /* in the order in which they are loaded; NULL: none */
+  size_t residents;
 } moecc_network;
 
 /* The part that every emitted context begins with. Starts as zeros. */
@@ -216,7 +230,7 @@ typedef struct moecc_context {
   uint32_t busy;  /* a call is under way */
   const moecc_pool *pool;
   unsigned char *arena;
-  size_t needed; /* arena bytes that init wanted, stream buffers included; also after MOECC_ERROR_ARENA */
+  size_t needed; /* arena bytes that init wanted, buffers and resident area included; also after MOECC_ERROR_ARENA */
   moecc_weights weights;
 } moecc_context;
 /* Arena alignment, bytes. */
@@ -224,8 +238,11 @@ enum { MOECC_ALIGN = 64 };
 /* The two stream buffers, which lie behind the values in the arena when a source is given that is not resident, with
  * what is lost before the first block; `buffer` as in moecc_network. */
 #define MOECC_STREAM_BYTES(buffer) (2 * MOECC_STREAM_BUFFER(buffer) + MOECC_BLOCK - MOECC_ALIGN)
-/* `needed`: arena bytes for the values, with the pool's threads; a multiple of 64. On failure the context is as it was
- * before, but for `needed` and weights.fault. */
+/* Behind them, and under the same condition, the resident area: bytes for these tasks' units. */
+size_t moecc_resident_bytes(const moecc_network *n, unsigned tasks);
+/* `needed`: arena bytes for the values, with the pool's threads; a multiple of 64. Resident units of the tasks are
+ * loaded, and their checksums verified unless the options say otherwise. On failure the context is as it was before,
+ * but for `needed` and weights.fault. */
 moecc_status moecc_context_init(moecc_context *m, const moecc_network *n, unsigned tasks, void *arena, size_t bytes,
                                 size_t needed, const moecc_source *source, const moecc_options *o);
 /* Not while a call is under way. The context may be initialised again. Waits for slots under way, at most timeout_ms

@@ -339,7 +339,8 @@ static int report(const Network *m, const char *doing, moecc_status s) {
   const moecc_fault *fault = &m->c.weights.fault;
   fprintf(stderr, "@NAME@_main: %s: %s", doing, moecc_status_text(s));
   if (s == MOECC_ERROR_ARENA) fprintf(stderr, " (%zu bytes are needed)", m->c.needed);
-  if (fault->unit) fprintf(stderr, ": %s", fault->unit->name ? fault->unit->name : "unnamed unit");
+  if (fault->unit && fault->unit->name) fprintf(stderr, ": %s", fault->unit->name);
+  if (fault->unit && !fault->unit->name) fprintf(stderr, ": unit %u of the pack", (unsigned)fault->unit->id);
   if (fault->unit && fault->unit->count > 1) fprintf(stderr, "[%u]", (unsigned)fault->index);
   fputc('\n', stderr);
   return s == MOECC_ERROR_IO || s == MOECC_ERROR_TIMEOUT || s == MOECC_ERROR_ARENA ? MACHINE : DATA;

@@ -19,7 +19,7 @@ typedef struct {
   bool layers, json, text, kernels, cpu_time, quiet, verbose;
   const char *html, *trace, *tune;
   double rtol, atol;
-  bool tolerance_given;
+  bool tolerance_given, resident_given;
   long threads, runs;
   const char *option; /* being read: for messages */
 } Options;

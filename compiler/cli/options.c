@@ -112,6 +112,10 @@ static void set_arena(Options *o, const char *v) { o->compile.arena = whole_numb
 static void set_stream_buffer(Options *o, const char *v) {
   o->compile.stream_buffer = whole_number(o, "--stream-buffer", v, 1);
 }
+static void set_resident(Options *o, const char *v) {
+  o->compile.resident = whole_number(o, "--resident", v, 0);
+  o->resident_given = true;
+}
 static void set_precision(Options *o, const char *v) {
   static const char *const choices[] = {"f32", "bf16", "int8", NULL};
   if (strcmp(one_of(o, "--precision", v, choices), "f32") != 0)
@@ -189,7 +193,9 @@ static const OptionInfo options[] = {
     {"--stream-buffer", "BYTES", FOR_COMPILE, set_stream_buffer,
      "with --weights stream: bytes of each of the two buffers (default: 1200000). Weights that do not fit\n"
      "are cut along output channels; what cannot be cut makes the buffers larger"},
-    {"--resident", "BYTES", FOR_COMPILE, set_later, "not built yet"},
+    {"--resident", "BYTES", FOR_COMPILE, set_resident,
+     "with --weights stream: keep weights in memory from init on, up to so many bytes: those that save\n"
+     "most waiting for their size; the results are the same (default: 0)"},
     {"--precision", "P", FOR_COMPILE, set_precision, "f32 (default; bf16 and int8 are not built yet)"},
     {"--moe", "ORDER", FOR_COMPILE | RUNS, set_moe,
      "expert-major: each expert's weights are read once (default)\n"
@@ -318,6 +324,8 @@ static void check_options(Options *o) {
   if (o->json && o->text) usage_error(o, "--json and --text exclude each other%s%s", "", "");
   if (o->compile.stream_buffer && o->compile.weights != WEIGHTS_STREAM)
     usage_error(o, "--stream-buffer is for --weights stream%s%s", "", "");
+  if (o->resident_given && o->compile.weights != WEIGHTS_STREAM)
+    usage_error(o, "--resident is for --weights stream%s%s", "", "");
   if (o->all_tasks && o->compile.n_tasks)
     usage_error(o, "--task all is all of them; do not name \"%s\" as well%s", o->compile.tasks[0], "");
 }

@@ -38,7 +38,8 @@ typedef struct {
   size_t n_tasks;
   PackUnit *pack; /* by Unit.id */
   uint64_t pack_bytes;
-  uint64_t hash; /* of the model and of how it was compiled: identifies the pack */
+  uint64_t hash;           /* of the model and of how it was compiled: identifies the pack */
+  struct SourceCode *code; /* the kernels, as read for their stack; NULL: not yet */
 } Emission;
 
 /* Writes everything into the folder, which the caller has begun and commits. */
@@ -65,6 +66,7 @@ const Port *port_of_value(const Emission *e, const Value *v); /* of a graph inpu
 
 /* emit/segment.c: a segment's units, its layers, and what calls them; emit/layer.c: a layer's function */
 void emit_segment(Emission *e, Text *t, size_t segment);
+const char *unit_value(Emission *e, const Unit *u, bool named); /* the initialiser of a moecc_unit */
 /* Long tables of numbers go to the end of the file, `late`, and are announced in front of the layers, `early`. */
 typedef struct {
   Text early, late;
@@ -73,6 +75,7 @@ void emit_layer(Emission *e, Text *t, FileTables *tables, const Segment *segment
 /* Between segments a call asks for what the next one takes first, which the frame says (`then`). The constants of these
  * units for the file of a task's function, n_tasks being N_all. */
 bool emit_asks_ahead(const Emission *e);
+const Unit *streamed_unit(const Emission *e, const Step *s, size_t i); /* the step's first from number i on, or NULL */
 const Unit *unit_after(const Emission *e, size_t segment, size_t task); /* or NULL */
 void emit_entry_units(Emission *e, Text *t, size_t task);
 const char *segment_function(Emission *e, size_t segment);
@@ -81,8 +84,29 @@ const char *segment_region(Emission *e, size_t segment); /* the frame's field th
 /* emit/kernels.c: N_kernels.c, N_kernels.h; emit/weights.c: N_weights.bin, .c or .S; emit/report.c: report.json */
 char *emit_kernels(Emission *e);
 char *emit_kernels_header(Emission *e);
+bool kernel_used(const Emission *e, const Kernel *k);
 void emit_weights(Emission *e, Folder *folder);
 char *emit_report(Emission *e);
+
+/* emit/stack.c: the most bytes of stack that a task's function takes of its caller's thread, and of a worker of the
+ * pool; n_tasks: N_all. */
+typedef struct {
+  int64_t caller, worker;
+} StackBounds;
+StackBounds emit_stack(Emission *e, size_t task);
+int64_t emit_stack_of_kernel(Emission *e, const Kernel *k); /* in the caller's thread */
+
+/* emit/bounds.c: what a call takes at most; n_tasks: N_all. RAM is for one thread: arena and its scratch, the two stream
+ * buffers and the resident part, which are 0 where weights are embedded. Reads are those of a context that streams. */
+typedef struct {
+  int64_t arena, scratch, stream, resident, ram; /* bytes; ram: their sum */
+  int64_t read_bytes, read_slots;                /* of the pack, in a call; checksums included */
+  int64_t queue_bytes;                           /* of the largest MoE layer's queues, which are in the arena */
+  StackBounds stack;
+} Bounds;
+Bounds emit_bounds(Emission *e, size_t task);
+/* Queues of a loop: where each expert's begins, and an entry and a weight for each pair of a token and an expert. */
+int64_t queue_bytes(const Step *loop);
 
 /* emit/trace.c: N_trace.c, and the numbers of steps (Step.number), which are given before anything is emitted */
 int number_steps(const Schedule *s); /* how many there are */

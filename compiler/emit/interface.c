@@ -110,6 +110,69 @@ static const char *arena_value(Emission *e, int64_t bytes, int64_t scratch) {
   return ctx_format(e->ctx, "((size_t)%lld + (size_t)(threads) * %lld)", (long long)bytes, (long long)scratch);
 }
 
+static int64_t read_bytes_of(const Bounds *b) { return b->read_bytes; }
+static int64_t read_slots_of(const Bounds *b) { return b->read_slots; }
+static int64_t queue_bytes_of(const Bounds *b) { return b->queue_bytes; }
+static int64_t caller_of(const Bounds *b) { return b->stack.caller; }
+static int64_t worker_of(const Bounds *b) { return b->stack.worker; }
+static int64_t resident_of(const Bounds *b) { return b->resident; }
+
+/* One macro for all tasks and for each: N_<what>, N_T_<what>. */
+static void define_each(Emission *e, Columns *macros, const char *what, int64_t (*of)(const Bounds *b)) {
+  for (size_t i = 0; i <= e->n_tasks; i++) {
+    size_t task = i ? i - 1 : e->n_tasks;
+    const Bounds b = emit_bounds(e, task);
+    const char *name = i ? ctx_format(e->ctx, "%s_%s", e->task[task].upper, what) : what;
+    define(macros, ctx_format(e->ctx, "%s_%s", e->upper, name),
+           ctx_format(e->ctx, of == read_bytes_of ? "UINT64_C(%lld)" : "((size_t)%lld)", (long long)of(&b)));
+  }
+}
+
+static void define_ram(Emission *e, Text *t) {
+  Columns macros = {.ctx = e->ctx};
+  static const char *const also[] = {
+      [WEIGHTS_FILE] = "Weights come on top: the whole pack where it is loaded, or STREAM_BYTES.",
+      [WEIGHTS_EMBED] = "Weights are in the program.",
+      [WEIGHTS_STREAM] = "The arena, the two stream buffers, and weights that stay in memory (RESIDENT_BYTES).",
+  };
+  text_add(t, "\n");
+  line_comment(t, 0, ctx_format(e->ctx, "All memory of a context, for a number of threads. %s", also[e->weights]));
+  for (size_t i = 0; i <= e->n_tasks; i++) {
+    size_t task = i ? i - 1 : e->n_tasks;
+    const Bounds b = emit_bounds(e, task);
+    const char *name = i ? ctx_format(e->ctx, "%s_%s", e->upper, e->task[task].upper) : e->upper;
+    define(&macros, ctx_format(e->ctx, "%s_RAM_BYTES(threads)", name),
+           arena_value(e, b.arena + (e->weights == WEIGHTS_STREAM ? b.stream + b.resident : 0), b.scratch));
+  }
+  columns_write(&macros, t);
+}
+
+/* What is known of a call before it is made. */
+static void define_bounds(Emission *e, Text *t) {
+  static const struct {
+    const char *comment, *name;
+    int64_t (*of)(const Bounds *b);
+  } bounds[] = {
+      {"Bytes of the resident part, which is loaded in init, for all tasks and for each.", "RESIDENT_BYTES",
+       resident_of},
+      {"The most bytes of weights that a call reads when they are streamed: all tasks in one call, and each.",
+       "READ_BYTES", read_bytes_of},
+      {"The most slots that it reads them in.", "READ_SLOTS", read_slots_of},
+      {"Bytes of the largest MoE layer's queues, which are in the arena.", "QUEUE_BYTES", queue_bytes_of},
+      {"The most bytes of stack that a call takes in the thread that calls, built with optimisation; the system's own "
+       "functions come on top.",
+       "STACK_BYTES", caller_of},
+      {"The same in each thread of the pool.", "STACK_BYTES_WORKER", worker_of},
+  };
+  for (size_t i = 0; i < sizeof bounds / sizeof *bounds; i++) {
+    Columns macros = {.ctx = e->ctx};
+    text_add(t, "\n");
+    line_comment(t, 0, bounds[i].comment);
+    define_each(e, &macros, bounds[i].name, bounds[i].of);
+    columns_write(&macros, t);
+  }
+}
+
 static void define_sizes(Emission *e, Text *t) {
   Columns macros = {.ctx = e->ctx};
   const Schedule *s = e->schedule;
@@ -117,7 +180,8 @@ static void define_sizes(Emission *e, Text *t) {
   line_comment(t, 0,
                ctx_format(e->ctx,
                           "Bytes of arena, aligned to MOECC_ALIGN, for a number of threads: for all tasks and %s_all, "
-                          "and for one task. Weights that stream from a source need %s_STREAM_BYTES more.",
+                          "and for one task. Weights that stream from a source need %s_STREAM_BYTES more, and the "
+                          "resident part.",
                           e->name, e->upper));
   define(&macros, ctx_format(e->ctx, "%s_ARENA_BYTES(threads)", e->upper), arena_value(e, s->arena_all, s->scratch));
   for (size_t i = 0; i < e->n_tasks; i++)
@@ -128,6 +192,8 @@ static void define_sizes(Emission *e, Text *t) {
   columns_write(&macros, t);
   text_add(t, "\n/* Bytes of %s_weights.bin. */\n#define %s_WEIGHT_BYTES UINT64_C(%llu)\n", e->name, e->upper,
            (unsigned long long)e->pack_bytes);
+  define_ram(e, t);
+  define_bounds(e, t);
 }
 
 char *emit_interface(Emission *e) {

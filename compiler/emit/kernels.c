@@ -23,6 +23,15 @@ static bool *used_kernels(Emission *e) {
   return u.used;
 }
 
+bool kernel_used(const Emission *e, const Kernel *k) {
+  for (const Step *s = e->program->first; s; s = s->next) {
+    if (s->kernel == k) return true;
+    for (size_t i = 0; i < s->n_body; i++)
+      if (s->body[i].kernel == k) return true;
+  }
+  return false;
+}
+
 /* ---- text that has become longer with the kernel's name ---- */
 
 /* What stands on several lines, in one. */

@@ -139,12 +139,12 @@ static size_t place_in_segment(const Segment *segment, const Step *s) {
   return i;
 }
 
-/* What to ask for once this step's unit is there: the next step's, unless that one's is chosen by a router; behind the
+/* What to ask for once this step's unit is there: the next that is streamed, unless it is chosen by a router; behind the
  * segment's last, what the call goes on with. */
 static const char *next_unit(const Function *f, const Step *s) {
   const Segment *segment = f->segment;
   for (size_t i = place_in_segment(segment, s) + 1; i < segment->n_steps; i++)
-    if (segment->step[i]->unit)
+    if (streamed_unit(f->e, segment->step[i], 0))
       return unit_reference(f->e, segment->step[i]->kind == STEP_EXPERTS ? NULL : segment->step[i]->unit);
   return emit_asks_ahead(f->e) ? "f->then" : "NULL";
 }
@@ -167,8 +167,10 @@ static void emit_ask(Function *f, const Step *s) {
   while (i < segment->n_steps && !segment->step[i]->unit) i++;
   const Step *loop = i < segment->n_steps ? segment->step[i] : NULL;
   if (i == start || !loop || loop->kind != STEP_EXPERTS || loop->token_major || !writes(s, loop->queue_begin)) return;
+  const Unit *first = streamed_unit(f->e, loop, 0);
+  if (!first) return;
   line_add(f->out, "  moecc_ask_expert(&m->c.weights, %s, moecc_next_expert(%s, 0, %lld));",
-           unit_reference(f->e, loop->unit), f->local[loop->queue_begin->id], (long long)loop->experts);
+           unit_reference(f->e, first), f->local[loop->queue_begin->id], (long long)loop->experts);
 }
 
 /* For traces: from here on it is this step's time. Nothing in ordinary builds (runtime/moecc_rt_trace.h). */
@@ -181,15 +183,18 @@ typedef struct {
   const char *exists, *index;
 } Following;
 
-/* Takes unit number i of the loop's and asks for the one behind it: of the same expert, or of the one that follows. */
+/* Takes unit number i of the loop's and asks for the next that is streamed: of the same expert, or of the one that
+ * follows. */
 static void emit_take_expert(Function *f, const Step *s, size_t i, Following next) {
-  const Unit *own = step_unit(s, i), *behind = step_unit(s, i + 1);
+  const Unit *own = step_unit(s, i), *behind = streamed_unit(f->e, s, i + 1), *first = streamed_unit(f->e, s, 0);
   const char *unit = unit_reference(f->e, own), *last = next_unit(f, s);
   Text *t = f->out;
   if (behind)
     line_add(t, "    w = moecc_take_expert(&m->c.weights, %s, e, %s, e, &status);", unit, unit_reference(f->e, behind));
+  else if (!first)
+    line_add(t, "    w = moecc_take_expert(&m->c.weights, %s, e, %s, 0, &status);", unit, last);
   else {
-    line_add(t, "    const moecc_unit *ahead = %s ? %s : %s;", next.exists, unit_reference(f->e, s->unit), last);
+    line_add(t, "    const moecc_unit *ahead = %s ? %s : %s;", next.exists, unit_reference(f->e, first), last);
     line_add(t, "    w = moecc_take_expert(&m->c.weights, %s, e, ahead, %s ? %s : 0, &status);", unit, next.exists,
              next.index);
   }

@@ -10,6 +10,8 @@ int64_t emit_stream_buffer(const Emission *e) {
   int64_t most = 0;
   for (size_t i = 0; i < e->program->n_units; i++) {
     int64_t slot = round_up((int64_t)MOECC_SLOT_BYTES(e->pack[i].bytes), 64);
+    bool stays = resident_place(e->schedule, e->program->unit[i]) > 0;
+    if (stays && MOECC_SLOT_ALIGN(e->pack[i].bytes) == 4096) slot = 64; /* is loaded where it stays */
     if (slot > most) most = slot;
   }
   return most;
@@ -36,13 +38,31 @@ static void emit_arena_table(Emission *e, Text *t) {
   text_add(t, "};\n");
 }
 
+/* The units that stay in memory. What several tasks need has its name here; this file names no task. */
+static size_t emit_residents(Emission *e, Text *t) {
+  const ResidentPlan *plan = e->schedule->resident;
+  if (!plan || !plan->n) return 0;
+  text_add(t, "/* Weights that stay in memory: each unit, as where it is used, and the tasks that need it. */\n");
+  text_add(t, "static const moecc_resident resident[] = {\n");
+  for (size_t i = 0; i < plan->n; i++) {
+    const Unit *u = e->program->unit[plan->order[i]];
+    bool shared = (u->tasks & (u->tasks - 1)) != 0;
+    line_add(t, "    {%s, 0x%llxu},", unit_value(e, u, shared), (unsigned long long)u->tasks);
+  }
+  text_add(t, "};\n\n");
+  return plan->n;
+}
+
 static void emit_init(Emission *e, Text *t) {
   const char *n = e->name;
-  text_add(
-      t, "/* The weights' hash, the tasks, those that need weights from a source, and bytes of a stream buffer. */\n");
-  line_add(t, "static const moecc_network network = {UINT64_C(0x%016llx), %s_TASKS_ALL, 0x%xu, %lld};",
+  size_t residents = emit_residents(e, t);
+  text_add(t, "/* The weights' hash, the tasks, those that need weights from a source, bytes of a stream buffer, and "
+              "what stays "
+              "in memory. */\n");
+  line_add(t, "static const moecc_network network = {UINT64_C(0x%016llx), %s_TASKS_ALL, 0x%xu, %lld, %s, %zu};",
            (unsigned long long)e->hash, e->upper, packed_tasks(e),
-           (long long)(e->weights == WEIGHTS_EMBED ? 0 : emit_stream_buffer(e)));
+           (long long)(e->weights == WEIGHTS_EMBED ? 0 : emit_stream_buffer(e)), residents ? "resident" : "NULL",
+           residents);
   emit_arena_table(e, t);
   text_add(t, "\n");
   line_add(t,

@@ -65,6 +65,22 @@ static void add_ports(Emission *e, Text *t, size_t task, bool output) {
   text_add(t, "],\n");
 }
 
+/* A call's bounds: n_tasks are all tasks in one. */
+static void add_bounds(Emission *e, Text *t, size_t task, const char *indent) {
+  const Bounds b = emit_bounds(e, task);
+  const long long one = b.arena + b.scratch;
+  text_add(t,
+           "%s\"ram\": {\"arena\": %lld, \"scratch_per_thread\": %lld, \"stream_buffers\": %lld, \"resident\": %lld, "
+           "\"one_thread\": %lld, \"one_thread_streaming\": %lld},\n",
+           indent, (long long)b.arena, (long long)b.scratch, (long long)b.stream, (long long)b.resident, one,
+           (long long)b.ram);
+  text_add(t, "%s\"reads_worst_case\": {\"bytes\": %lld, \"slots\": %lld},\n", indent, (long long)b.read_bytes,
+           (long long)b.read_slots);
+  text_add(t, "%s\"queue_bytes\": %lld,\n", indent, (long long)b.queue_bytes);
+  text_add(t, "%s\"stack\": {\"caller\": %lld, \"worker\": %lld},\n", indent, (long long)b.stack.caller,
+           (long long)b.stack.worker);
+}
+
 static void add_queues(Emission *e, Text *t, size_t task) {
   bool first = true;
   text_add(t, "      \"queues\": [");
@@ -72,8 +88,9 @@ static void add_queues(Emission *e, Text *t, size_t task) {
     if (s->kind != STEP_EXPERTS || !in_task(s, task)) continue;
     text_add(t, "%s\n        {\"layer\": %s, \"node\": %s, ", first ? "" : ",", quoted(e->ctx, s->layer),
              quoted(e->ctx, s->node->name));
-    text_add(t, "\"unit_id\": %d, \"experts\": %lld, \"entries\": %lld, \"bytes_per_expert\": %lld}", s->unit->id,
-             (long long)s->experts, (long long)s->queue_entries, (long long)unit_bytes(s));
+    text_add(t, "\"unit_id\": %d, \"experts\": %lld, \"entries\": %lld, \"bytes_per_expert\": %lld, \"bytes\": %lld}",
+             s->unit->id, (long long)s->experts, (long long)s->queue_entries, (long long)unit_bytes(s),
+             (long long)queue_bytes(s));
     first = false;
   }
   text_add(t, "%s],\n", first ? "" : "\n      ");
@@ -93,13 +110,12 @@ static void add_peak(Emission *e, Text *t, const Peak *peak) {
 
 static void add_memory(Emission *e, Text *t, size_t task, const Peak *peak) {
   const Schedule *s = e->schedule;
-  long long arena = arena_of_task(s, task), scratch = scratch_of_task(s, task), stream = emit_stream_bytes(e);
+  long long arena = arena_of_task(s, task), scratch = scratch_of_task(s, task);
   text_add(
       t,
       "      \"arena_bytes\": %lld,\n      \"largest_live_bytes\": %lld,\n      \"scratch_bytes_per_thread\": %lld,\n",
       arena, (long long)peak->bytes, scratch);
-  text_add(t, "      \"ram\": {\"one_thread\": %lld, \"one_thread_streaming\": %lld},\n", arena + scratch,
-           arena + scratch + (e->weights == WEIGHTS_EMBED ? 0 : stream));
+  add_bounds(e, t, task, "      ");
   text_add(t, "      \"weight_bytes\": %llu,\n      \"loaded_bytes_worst_case\": %llu,\n",
            (unsigned long long)task_weights(e, task), (unsigned long long)task_loads(e, task));
 }
@@ -178,6 +194,39 @@ static void add_task(Emission *e, Text *t, size_t task) {
 
 /* ---- the file ---- */
 
+/* The stack that each kernel takes in its caller's thread. */
+static void add_kernels(Emission *e, Text *t) {
+  const char *separator = "";
+  text_add(t, "  \"kernel_stack_bytes\": {");
+  for (size_t i = 0; i < e->program->n_kernels; i++) {
+    const Kernel *k = e->program->kernel[i];
+    if (!kernel_used(e, k)) continue;
+    text_add(t, "%s\"%s\": %lld", separator, k->name, (long long)emit_stack_of_kernel(e, k));
+    separator = ", ";
+  }
+  text_add(t, "},\n");
+}
+
+/* What stays in memory while a context streams, in the order in which it was chosen, and the model of the choice. */
+static void add_resident(Emission *e, Text *t) {
+  const ResidentPlan *plan = e->schedule->resident;
+  if (!plan) return;
+  text_add(t,
+           "  \"resident\": {\"budget\": %lld, \"bytes\": %lld, \"model\": {\"storage_bytes_per_second\": %.0f, "
+           "\"latency_seconds\": %g, \"macs_per_second\": %.0f}, \"units\": [",
+           (long long)plan->budget, (long long)plan->bytes, plan->rate, plan->latency, plan->arithmetic);
+  for (size_t i = 0; i < plan->n; i++) {
+    const Unit *u = e->program->unit[plan->order[i]];
+    text_add(t,
+             "%s\n    {\"unit\": %s, \"unit_id\": %d, \"slots\": %lld, \"bytes\": %llu, \"reads_expected\": %.4g, "
+             "\"stall_saved_seconds\": %.4g}",
+             i ? "," : "", quoted(e->ctx, u->name), u->id, (long long)u->count,
+             (unsigned long long)(e->pack[u->id].stride * e->pack[u->id].count), plan->reads[u->id],
+             plan->saved[u->id]);
+  }
+  text_add(t, "%s]},\n", plan->n ? "\n  " : "");
+}
+
 static void add_network(Emission *e, Text *t) {
   static const char *const modes[] = {"file", "embed", "stream"};
   Peak all = peak_of_task(e->program, e->schedule, SIZE_MAX);
@@ -192,6 +241,11 @@ static void add_network(Emission *e, Text *t) {
            "  \"arena_bytes_all_tasks\": %lld,\n  \"largest_live_bytes_all_tasks\": %lld,\n  "
            "\"scratch_bytes_per_thread\": %lld,\n",
            (long long)e->schedule->arena_all, (long long)all.bytes, (long long)e->schedule->scratch);
+  text_add(t, "  \"all_tasks\": {\n");
+  add_bounds(e, t, e->n_tasks, "    ");
+  text_add(t, "    \"tasks\": %zu\n  },\n", e->n_tasks);
+  add_resident(e, t);
+  add_kernels(e, t);
 }
 
 char *emit_report(Emission *e) {

@@ -25,11 +25,17 @@ const char *segment_function(Emission *e, size_t segment) {
 
 /* ---- units ---- */
 
-static void emit_unit(Emission *e, Text *t, const Unit *u) {
+const char *unit_value(Emission *e, const Unit *u, bool named) {
   const PackUnit *p = &e->pack[u->id];
   const char *data = e->weights == WEIGHTS_EMBED ? ctx_format(e->ctx, "%s_w_%s", e->name, u->name) : "NULL";
-  line_add(t, "static const moecc_unit unit_%s = {\"%s\", %s, %llu, %llu, %llu, %u, %d};", u->name, u->name, data,
-           (unsigned long long)p->offset, (unsigned long long)p->bytes, (unsigned long long)p->stride, p->count, u->id);
+  return ctx_format(e->ctx, "{%s, %s, %llu, %llu, %llu, %u, %d, %lld}",
+                    named ? ctx_format(e->ctx, "\"%s\"", u->name) : "NULL", data, (unsigned long long)p->offset,
+                    (unsigned long long)p->bytes, (unsigned long long)p->stride, p->count, u->id,
+                    (long long)resident_place(e->schedule, u));
+}
+
+static void emit_unit(Emission *e, Text *t, const Unit *u) {
+  line_add(t, "static const moecc_unit unit_%s = %s;", u->name, unit_value(e, u, true));
 }
 
 static void emit_unit_list(Emission *e, Text *t, const Unit *const *unit, size_t n) {
@@ -37,8 +43,8 @@ static void emit_unit_list(Emission *e, Text *t, const Unit *const *unit, size_t
     line_add(t, "extern const uint64_t %s_w_%s[];", e->name, unit[i]->name);
   if (n)
     text_add(t,
-             "%s/* Weights: name, where they are embedded, then offset, bytes, stride and number of slots, and number "
-             "in the pack. */\n",
+             "%s/* Weights: name, where they are embedded, then offset, bytes, stride and number of slots, number in "
+             "the pack, and place in the resident area. */\n",
              e->weights == WEIGHTS_EMBED ? "\n" : "");
   for (size_t i = 0; i < n; i++) emit_unit(e, t, unit[i]);
 }
@@ -61,17 +67,25 @@ static void emit_units(Emission *e, Text *t, const Segment *s) {
 
 bool emit_asks_ahead(const Emission *e) { return e->weights != WEIGHTS_EMBED && e->schedule->n_segments > 1; }
 
-/* What the segment takes first, unless a router chooses it. */
-static const Unit *first_unit(const Segment *s) {
+const Unit *streamed_unit(const Emission *e, const Step *s, size_t i) {
+  const Unit *u;
+  while ((u = step_unit(s, i)) != NULL && resident_place(e->schedule, u)) i++;
+  return u;
+}
+
+/* The segment's first step that takes something that is streamed. */
+static const Step *first_streamed(const Emission *e, const Segment *s) {
   for (size_t i = 0; i < s->n_steps; i++)
-    if (s->step[i]->unit) return s->step[i]->kind == STEP_EXPERTS ? NULL : s->step[i]->unit;
+    if (streamed_unit(e, s->step[i], 0)) return s->step[i];
   return NULL;
 }
 
 const Unit *unit_after(const Emission *e, size_t segment, size_t task) {
-  for (size_t i = segment + 1; i < e->schedule->n_segments; i++)
-    if (task == e->n_tasks || segment_serves(&e->schedule->segment[i], task))
-      return first_unit(&e->schedule->segment[i]);
+  for (size_t i = segment + 1; i < e->schedule->n_segments; i++) {
+    if (task != e->n_tasks && !segment_serves(&e->schedule->segment[i], task)) continue;
+    const Step *s = first_streamed(e, &e->schedule->segment[i]);
+    if (s) return s->kind == STEP_EXPERTS ? NULL : s->unit; /* a router chooses experts */
+  }
   return NULL;
 }
 

@@ -26,6 +26,19 @@ typedef struct {
   const char *why;
 } BandPlan;
 
+/* Which units stay in memory while a streaming context is initialised (schedule/resident.c, which has the model behind
+ * the figures); by Unit.id. */
+typedef struct {
+  int64_t budget, bytes; /* asked for with --resident; of the resident area with all tasks */
+  double rate, latency;  /* assumed of the storage: bytes in a second, seconds for each read */
+  double arithmetic;     /* assumed of the target: multiply-adds in a second */
+  int64_t *place;        /* of slot 0 in the area; 0: streamed */
+  double *saved;         /* seconds of stall in a call of every task, when it was chosen */
+  double *reads;         /* slots read in a call of every task, as expected */
+  int *order;            /* units in the order in which they were chosen */
+  size_t n;              /* of order */
+} ResidentPlan;
+
 /* All steps that exactly the tasks of one set need, in program order. A segment runs after every segment of a larger
  * set that contains its own. */
 typedef struct {
@@ -47,6 +60,7 @@ typedef struct {
   int64_t arena_all; /* bytes */
   int64_t scratch;   /* bytes for each thread, the largest of any step; scratch_of(task) for one task's */
   const BandPlan *bands;
+  const ResidentPlan *resident; /* NULL: everything is streamed */
 } Schedule;
 
 Schedule *schedule_make(Program *p);             /* schedule/schedule.c: calls the three below in order */
@@ -59,6 +73,11 @@ void schedule_memory(Program *p, Schedule *s);   /* schedule/memory.c: lifetimes
  * saying what takes the memory, if none do. */
 Schedule *schedule_within(Program *(*lower)(void *self, int bands, int links), void *self, int64_t limit,
                           Program **chosen);
+
+/* Chooses the units that stay in memory, up to so many bytes: schedule/resident.c. */
+void schedule_resident(const Program *p, Schedule *s, int64_t budget);
+int64_t resident_place(const Schedule *s, const Unit *u);                    /* in the resident area; 0: streamed */
+int64_t resident_bytes(const Program *p, const Schedule *s, uint64_t tasks); /* of the area, for these tasks */
 
 bool segment_serves(const Segment *s, size_t task);
 int64_t arena_of_task(const Schedule *s, size_t task);   /* bytes without scratch */

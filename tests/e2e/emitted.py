@@ -189,14 +189,21 @@ class Counting:
     def __init__(self, pack: Path) -> None:
         self.pack = pack.read_bytes()
         self.read: list[tuple[int, int]] = []
+        self.bytes = 0  # of them
         self.source = Source(BEGIN(self.begin), WAIT(self.wait), None, None, len(self.pack), 0)
 
     def begin(self, _self: int, piece: Any, dst: int) -> int:
         p = piece.contents
         if p.unit != NO_UNIT:
             self.read.append((p.unit, p.index))
+            self.bytes += p.bytes
         ctypes.memmove(dst, self.pack[p.offset : p.offset + p.bytes], p.bytes)
         return 0
+
+    def take_bytes(self) -> int:
+        """Bytes of the slots read since the last time."""
+        found, self.bytes = self.bytes, 0
+        return found
 
     def wait(self, _self: int, _piece: Any, dst: int, _timeout: int, where: Any) -> int:
         where[0] = dst
@@ -240,8 +247,7 @@ class Network:
                 bits |= 1 << i
                 sizes.append(task["ram"]["one_thread_streaming"])
         if len(sizes) == len(self.emitted.tasks):
-            report = self.emitted.report
-            sizes.append(report["arena_bytes_all_tasks"] + report["scratch_bytes_per_thread"] + report["stream_bytes"])
+            sizes.append(self.emitted.report["all_tasks"]["ram"]["one_thread_streaming"])
         arena = Arena(max(sizes))
         assert self.init(bits, arena, arena.size) == 0
         return arena

@@ -188,6 +188,15 @@ def test_header_agrees_with_report(compiled: Compile, network: str) -> None:
     for prefix, (arena, scratch) in sizes.items():
         assert macros[f"{upper}_{prefix}ARENA_BYTES"] == f"((size_t){arena} + (size_t)(threads) * {scratch})"
     assert macros[f"{upper}_STREAM_BYTES"] == f"((size_t){emitted.report['stream_bytes']})"
+    whole = emitted.report["all_tasks"]
+    for prefix, bounds in {"": whole, **{f"{t['task'].upper()}_": t for t in emitted.tasks}}.items():
+        assert macros[f"{upper}_{prefix}RAM_BYTES"] == macros[f"{upper}_{prefix}ARENA_BYTES"], "not --weights stream"
+        assert macros[f"{upper}_{prefix}RESIDENT_BYTES"] == "((size_t)0)"
+        assert macros[f"{upper}_{prefix}READ_BYTES"] == f"UINT64_C({bounds['reads_worst_case']['bytes']})"
+        assert macros[f"{upper}_{prefix}READ_SLOTS"] == f"((size_t){bounds['reads_worst_case']['slots']})"
+        assert macros[f"{upper}_{prefix}QUEUE_BYTES"] == f"((size_t){bounds['queue_bytes']})"
+        assert macros[f"{upper}_{prefix}STACK_BYTES"] == f"((size_t){bounds['stack']['caller']})"
+        assert macros[f"{upper}_{prefix}STACK_BYTES_WORKER"] == f"((size_t){bounds['stack']['worker']})"
     assert macros[f"{upper}_WEIGHT_BYTES"] == f"UINT64_C({emitted.report['pack_bytes']})"
     assert emitted.report["pack_bytes"] == (emitted.path / f"{emitted.name}_weights.bin").stat().st_size
 

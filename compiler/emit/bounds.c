@@ -1,0 +1,41 @@
+/* What a call takes at most: memory, weights read, queues, stack. All of it is known when compiling, although routing is
+ * not: queues hold every token of a layer, and no expert is read twice in it. */
+#include "emit/emit.h"
+
+static bool in_task(const Emission *e, const Step *s, size_t task) {
+  return task == e->n_tasks || (s->tasks >> task & 1) != 0;
+}
+
+int64_t queue_bytes(const Step *loop) {
+  enum { ENTRY = 4 + 4, EXPERT = 4 }; /* a token and its weight; an expert, or where its queue begins */
+  int64_t begins = loop->token_major ? loop->queue_entries : loop->experts + 1;
+  return EXPERT * begins + ENTRY * loop->queue_entries;
+}
+
+static void add_reads(const Emission *e, Bounds *b, const Unit *u, int64_t takes) {
+  if (resident_place(e->schedule, u)) return;
+  b->read_slots += takes;
+  b->read_bytes += takes * (int64_t)MOECC_SLOT_BYTES(e->pack[u->id].bytes);
+}
+
+Bounds emit_bounds(Emission *e, size_t task) {
+  const Schedule *s = e->schedule;
+  bool all = task == e->n_tasks;
+  Bounds b = {.arena = all ? s->arena_all : arena_of_task(s, task),
+              .scratch = all ? s->scratch : scratch_of_task(s, task),
+              .stack = emit_stack(e, task)};
+  uint64_t tasks = all ? UINT64_MAX : (uint64_t)1 << task;
+  if (e->weights != WEIGHTS_EMBED) {
+    b.stream = emit_stream_bytes(e);
+    b.resident = resident_bytes(e->program, s, tasks);
+  }
+  b.ram = b.arena + b.scratch + b.stream + b.resident;
+  for (const Step *step = e->program->first; step; step = step->next) {
+    if (!in_task(e, step, task)) continue;
+    const Unit *u;
+    for (size_t i = 0; e->weights != WEIGHTS_EMBED && (u = step_unit(step, i)) != NULL; i++)
+      add_reads(e, &b, u, step_most_takes(step));
+    if (step->kind == STEP_EXPERTS && queue_bytes(step) > b.queue_bytes) b.queue_bytes = queue_bytes(step);
+  }
+  return b;
+}
