@@ -71,6 +71,7 @@ static Program *lower_in_bands(void *self, int bands, int links) {
   const Lowering *l = self;
   Program *p = program_new(l->graph->ctx, l->graph, l->options->target);
   p->moe_token_major = l->options->token_major;
+  p->lockstep = l->options->weights == WEIGHTS_STREAM;
   p->tuning = l->options->tuning;
   p->bands = bands;
   p->band_links = links;

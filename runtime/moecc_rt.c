@@ -99,8 +99,9 @@ static uint64_t stored_sum(uint64_t bytes, const void *data) {
 
 /* ---- the two buffers --------------------------------------------------------------------------------------------- */
 
+/* Each file of a network has its own constants of the units that it names: what counts is the place in the pack. */
 static int holds(const moecc_held *h, const moecc_unit *unit, uint32_t index) {
-  return h->unit == unit && h->index == index;
+  return h->unit && h->index == index && h->unit->offset == unit->offset;
 }
 
 static int misaligned(const void *p) { return ((uintptr_t)p & (MOECC_ALIGN - 1)) != 0; }

@@ -261,6 +261,12 @@ static inline size_t moecc_next_expert(const uint32_t *begin, size_t e, size_t e
   while (e < experts && begin[e] == begin[e + 1]) e++;
   return e;
 }
+/* The same for several tasks: the next expert whose queue is not empty in any of them. */
+static inline size_t moecc_next_expert_of(const uint32_t *const *begin, size_t tasks, size_t e, size_t experts) {
+  size_t t;
+  for (t = 0; t < tasks; t++) experts = moecc_next_expert(begin[t], e, experts);
+  return experts;
+}
 
 /* ---- optional: weights from files (moecc_rt_file.c) ---------------------------------------------------------------
  */

@@ -72,14 +72,18 @@ typedef struct {
   Text early, late;
 } FileTables;
 void emit_layer(Emission *e, Text *t, FileTables *tables, const Segment *segment, const Layer *l);
-/* Between segments a call asks for what the next one takes first, which the frame says (`then`). The constants of these
- * units for the file of a task's function, n_tasks being N_all. */
+/* Between segments a call asks for what the next one takes first, which the frame says (`then`). */
 bool emit_asks_ahead(const Emission *e);
-const Unit *streamed_unit(const Emission *e, const Step *s, size_t i); /* the step's first from number i on, or NULL */
+const Unit *streamed_unit(const Emission *e, const Step *s, size_t i);  /* the step's first from number i on, or NULL */
 const Unit *unit_after(const Emission *e, size_t segment, size_t task); /* or NULL */
-void emit_entry_units(Emission *e, Text *t, size_t task);
+/* The constants of all units that a task's file names, n_tasks being N_all.c, and SIZE_MAX N.c. */
+void emit_file_units(Emission *e, Text *t, size_t task);
 const char *segment_function(Emission *e, size_t segment);
 const char *segment_region(Emission *e, size_t segment); /* the frame's field that says where its values are */
+
+/* emit/lockstep.c: what N_all computes for several tasks side by side */
+void emit_lockstep(Emission *e, Text *t, const Lockstep *l);
+const char *lockstep_function(const Emission *e, const Lockstep *l);
 
 /* emit/kernels.c: N_kernels.c, N_kernels.h; emit/weights.c: N_weights.bin, .c or .S; emit/report.c: report.json */
 char *emit_kernels(Emission *e);

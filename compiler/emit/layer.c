@@ -9,9 +9,14 @@
 
 /* ---- declarations ---- */
 
+/* A path of the first task's, as all tasks have it. */
+static const char *without_task(const Function *f, const char *name) {
+  return f->for_tasks ? label_beyond(label_shared(f->e->ctx, f->e->program->graph, name), "") : name;
+}
+
 /* What the function calls a value: as short as it can be without meaning two things. */
 static const char *local_name(Function *f, const Storage *s) {
-  const char *name = s->name ? s->name : "temporary", *within = f->layer->scope;
+  const char *name = without_task(f, s->name ? s->name : "temporary"), *within = without_task(f, f->layer->scope);
   const char *brief = label_value(f->e->ctx, name, within, false);
   return name_unique(f->names, name_taken(f->names, brief) ? label_value(f->e->ctx, name, within, true) : brief);
 }
@@ -25,9 +30,17 @@ static const char *contents(Function *f, const Storage *s) {
   return shape_text(f->e->ctx, s->dtype, &row);
 }
 
+const char *storage_place(Function *f, const Storage *s, const char *frame) {
+  Ctx *c = f->e->ctx;
+  const char *region = segment_region(f->e, (size_t)f->e->schedule->home[s->id]);
+  return s->offset ? ctx_format(c, "(%s%s + %lld)", frame, region, (long long)s->offset)
+                   : ctx_format(c, "%s%s", frame, region);
+}
+
 typedef struct {
   Function *f;
-  Columns lines;
+  Columns *lines;
+  bool *done; /* by Storage.id */
 } Declarations;
 
 static void declare(void *self, Storage *s, bool writes) {
@@ -35,17 +48,23 @@ static void declare(void *self, Storage *s, bool writes) {
   Declarations *d = self;
   Function *f = d->f;
   Ctx *c = f->e->ctx;
-  if (f->local[s->id]) return;
+  if (d->done[s->id]) return;
+  d->done[s->id] = true;
   if (s->kind != ST_ARENA) {
     f->local[s->id] = ctx_format(c, "f->%s.%s", s->kind == ST_INPUT ? "in" : "out", port_of_value(f->e, s->value)->id);
     return;
   }
-  f->local[s->id] = local_name(f, s);
-  const char *type = dtype_c(s->dtype), *region = segment_region(f->e, (size_t)f->e->schedule->home[s->id]);
-  const char *place =
-      s->offset ? ctx_format(c, "(f->%s + %lld)", region, (long long)s->offset) : ctx_format(c, "f->%s", region);
-  columns_add(&d->lines, ctx_format(c, "  %s *const %s = (%s *)%s;", type, f->local[s->id], type, place),
+  if (!f->local[s->id]) f->local[s->id] = local_name(f, s);
+  const char *type = dtype_c(s->dtype);
+  columns_add(d->lines,
+              ctx_format(c, "%*s%s *const %s = (%s *)%s;", f->indent, "", type, f->local[s->id], type,
+                         storage_place(f, s, "f->")),
               ctx_format(c, "/* %s */", contents(f, s)));
+}
+
+void emit_pointers(Function *f, const Step *s, Columns *lines, bool *done) {
+  Declarations d = {f, lines, done};
+  step_storages(s, declare, &d);
 }
 
 enum { LONG_TABLE = 32 }; /* numbers from which on a table would be in the reader's way */
@@ -62,15 +81,20 @@ static void declare_table(Function *f, FileTables *tables, Table *table) {
   line_add(far ? &tables->late : f->out, "%s};", t.text);
 }
 
-static void declare_all(Function *f, FileTables *tables) {
-  Declarations d = {.f = f, .lines = {.ctx = f->e->ctx}};
+void emit_tables(Function *f, FileTables *tables) {
   const Layer *l = f->layer;
-  for (size_t i = 0; i < l->n_steps; i++) step_storages(l->step[i], declare, &d);
-  columns_write(&d.lines, f->out);
   for (size_t i = 0; i < l->n_steps; i++) call_collect_tables(f, l->step[i]);
   for (size_t i = 0; i < f->n_tables; i++) declare_table(f, tables, &f->table[i]);
   if (call_uses_weights(l, &f->floats))
     text_add(f->out, "  const %s *w;\n  moecc_status status;\n", f->floats ? "float" : "unsigned char");
+}
+
+static void declare_all(Function *f, FileTables *tables) {
+  Columns lines = {.ctx = f->e->ctx};
+  bool *done = ctx_array(f->e->ctx, f->e->program->n_storage + 1, sizeof *done);
+  for (size_t i = 0; i < f->layer->n_steps; i++) emit_pointers(f, f->layer->step[i], &lines, done);
+  columns_write(&lines, f->out);
+  emit_tables(f, tables);
 }
 
 /* ---- comments ---- */
@@ -118,9 +142,11 @@ static const char *note_text(Ctx *c, const Node *n) {
   return t.text;
 }
 
-static const char *step_note(Ctx *c, const Step *s) {
+const char *step_note(Function *f, const Step *s) {
+  Ctx *c = f->e->ctx;
   const char *note = note_text(c, s->node);
   if (s->with) note = ctx_format(c, "%s\nand at once %s", note_text(c, s->with), note);
+  note = without_task(f, note);
   if (!s->band_rows) return note;
   return ctx_format(c, "%s\nrows %lld to %lld", note, (long long)s->band_first,
                     (long long)(s->band_first + s->band_rows - 1));
@@ -128,9 +154,7 @@ static const char *step_note(Ctx *c, const Step *s) {
 
 /* ---- weights ---- */
 
-static const char *unit_reference(Emission *e, const Unit *u) {
-  return u ? ctx_format(e->ctx, "&unit_%s", u->name) : "NULL";
-}
+const char *unit_reference(Emission *e, const Unit *u) { return u ? ctx_format(e->ctx, "&unit_%s", u->name) : "NULL"; }
 
 /* Index of the step in its segment. */
 static size_t place_in_segment(const Segment *segment, const Step *s) {
@@ -139,14 +163,13 @@ static size_t place_in_segment(const Segment *segment, const Step *s) {
   return i;
 }
 
-/* What to ask for once this step's unit is there: the next that is streamed, unless it is chosen by a router; behind the
- * segment's last, what the call goes on with. */
-static const char *next_unit(const Function *f, const Step *s) {
+/* The next that is streamed, unless it is chosen by a router; behind the segment's last, what the call goes on with. */
+const char *next_unit(const Function *f, const Step *s) {
   const Segment *segment = f->segment;
   for (size_t i = place_in_segment(segment, s) + 1; i < segment->n_steps; i++)
     if (streamed_unit(f->e, segment->step[i], 0))
       return unit_reference(f->e, segment->step[i]->kind == STEP_EXPERTS ? NULL : segment->step[i]->unit);
-  return emit_asks_ahead(f->e) ? "f->then" : "NULL";
+  return f->then;
 }
 
 static void emit_take(Function *f, const Step *s) {
@@ -160,45 +183,49 @@ static bool writes(const Step *s, const Storage *st) {
   return false;
 }
 
-/* Behind the step that fills the queues, unless the loop follows at once: the first expert with tokens is asked for. */
-static void emit_ask(Function *f, const Step *s) {
+const Step *loop_to_ask(const Function *f, const Step *s) {
   const Segment *segment = f->segment;
   size_t i = place_in_segment(segment, s) + 1, start = i;
   while (i < segment->n_steps && !segment->step[i]->unit) i++;
   const Step *loop = i < segment->n_steps ? segment->step[i] : NULL;
-  if (i == start || !loop || loop->kind != STEP_EXPERTS || loop->token_major || !writes(s, loop->queue_begin)) return;
-  const Unit *first = streamed_unit(f->e, loop, 0);
-  if (!first) return;
-  line_add(f->out, "  moecc_ask_expert(&m->c.weights, %s, moecc_next_expert(%s, 0, %lld));",
-           unit_reference(f->e, first), f->local[loop->queue_begin->id], (long long)loop->experts);
+  if (i == start || !loop || loop->kind != STEP_EXPERTS || loop->token_major) return NULL;
+  return writes(s, loop->queue_begin) && streamed_unit(f->e, loop, 0) ? loop : NULL;
 }
 
-/* For traces: from here on it is this step's time. Nothing in ordinary builds (runtime/moecc_rt_trace.h). */
-static void emit_mark(Function *f, const Step *s) { line_add(f->out, "%*sMOECC_STEP(%d);", f->indent, "", s->number); }
+/* Behind the step that fills the queues, unless the loop follows at once: the first expert with tokens is asked for. */
+static void emit_ask(Function *f, const Step *s) {
+  const Step *loop = loop_to_ask(f, s);
+  if (!loop) return;
+  line_add(f->out, "  moecc_ask_expert(&m->c.weights, %s, moecc_next_expert(%s, 0, %lld));",
+           unit_reference(f->e, streamed_unit(f->e, loop, 0)), f->local[loop->queue_begin->id],
+           (long long)loop->experts);
+}
+
+/* Nothing in ordinary builds (runtime/moecc_rt_trace.h). */
+void emit_mark(Function *f, const Step *s) { line_add(f->out, "%*sMOECC_STEP(%d);", f->indent, "", s->number); }
 
 /* ---- expert loops ---- */
 
-/* The expert after this one, as C: is there one, and which; what to ask for if there is none is the next step's. */
-typedef struct {
-  const char *exists, *index;
-} Following;
+ExpertTake expert_take(Function *f, const Step *s, size_t i) {
+  const Unit *behind = streamed_unit(f->e, s, i + 1), *first = streamed_unit(f->e, s, 0);
+  return (ExpertTake){unit_reference(f->e, step_unit(s, i)), behind ? unit_reference(f->e, behind) : NULL,
+                      first ? unit_reference(f->e, first) : NULL, next_unit(f, s)};
+}
 
-/* Takes unit number i of the loop's and asks for the next that is streamed: of the same expert, or of the one that
- * follows. */
-static void emit_take_expert(Function *f, const Step *s, size_t i, Following next) {
-  const Unit *own = step_unit(s, i), *behind = streamed_unit(f->e, s, i + 1), *first = streamed_unit(f->e, s, 0);
-  const char *unit = unit_reference(f->e, own), *last = next_unit(f, s);
+void emit_take_expert(Function *f, const ExpertTake *take, Following next) {
   Text *t = f->out;
-  if (behind)
-    line_add(t, "    w = moecc_take_expert(&m->c.weights, %s, e, %s, e, &status);", unit, unit_reference(f->e, behind));
-  else if (!first)
-    line_add(t, "    w = moecc_take_expert(&m->c.weights, %s, e, %s, 0, &status);", unit, last);
-  else {
-    line_add(t, "    const moecc_unit *ahead = %s ? %s : %s;", next.exists, unit_reference(f->e, first), last);
-    line_add(t, "    w = moecc_take_expert(&m->c.weights, %s, e, ahead, %s ? %s : 0, &status);", unit, next.exists,
-             next.index);
+  if (take->behind) {
+    line_add(t, "%*sw = moecc_take_expert(&m->c.weights, %s, e, %s, e, &status);", f->indent, "", take->unit,
+             take->behind);
+  } else if (!take->first) {
+    line_add(t, "%*sw = moecc_take_expert(&m->c.weights, %s, e, %s, 0, &status);", f->indent, "", take->unit,
+             take->last);
+  } else {
+    line_add(t, "%*sconst moecc_unit *ahead = %s ? %s : %s;", f->indent, "", next.exists, take->first, take->last);
+    line_add(t, "%*sw = moecc_take_expert(&m->c.weights, %s, e, ahead, %s ? %s : 0, &status);", f->indent, "",
+             take->unit, next.exists, next.index);
   }
-  line_add(t, "    if (!w) return status;");
+  line_add(t, "%*sif (!w) return status;", f->indent, "");
 }
 
 /* The body's calls, each behind the take of its unit. */
@@ -209,7 +236,8 @@ static void emit_body(Function *f, const Step *s, const char *first, const char 
     const Step *call = &s->body[i];
     if (call->unit && call->unit != held) {
       if (taken > 0) emit_mark(f, s);
-      emit_take_expert(f, s, taken++, next);
+      const ExpertTake take = expert_take(f, s, taken++);
+      emit_take_expert(f, &take, next);
       held = call->unit;
     }
     if (i == 0) line_add(f->out, "    MOECC_EXPERT(e, %s);", count);
@@ -264,7 +292,7 @@ static void emit_step(Function *f, const Step *s) {
   emit_ask(f, s);
 }
 
-static NameSet *names_of_layer(Emission *e) {
+NameSet *function_names(Emission *e) {
   static const char *const own[] = {"m", "f", "w", "e", "i", "next", "ahead", "first", "count", "status"};
   NameSet *names = names_new(e->ctx);
   for (size_t i = 0; i < sizeof own / sizeof *own; i++) name_unique(names, own[i]);
@@ -273,7 +301,7 @@ static NameSet *names_of_layer(Emission *e) {
 }
 
 /* Does any call of the layer use the context? */
-static bool uses_context(const Layer *l) {
+bool layer_uses_context(const Layer *l) {
   for (size_t i = 0; i < l->n_steps; i++) {
     const Step *s = l->step[i];
     if (s->unit || s->kind == STEP_EXPERTS || s->kernel->pool) return true;
@@ -284,15 +312,16 @@ static bool uses_context(const Layer *l) {
 }
 
 void emit_layer(Emission *e, Text *t, FileTables *tables, const Segment *segment, const Layer *l) {
-  Function f = {.e = e, .out = t, .names = names_of_layer(e), .segment = segment, .layer = l, .indent = 2};
+  Function f = {.e = e, .out = t, .names = function_names(e), .segment = segment, .layer = l, .indent = 2};
   f.local = ctx_array(e->ctx, e->program->n_storage + 1, sizeof *f.local);
+  f.then = emit_asks_ahead(e) ? "f->then" : "NULL";
   text_add(t, "\n/* %s */\n", *l->scope ? text_harmless(e->ctx, l->scope) : "What belongs to no layer in particular.");
   line_add(t, "static moecc_status %s(%s *m, const %s_frame *f) {", l->name, e->name, e->name);
   declare_all(&f, tables);
-  if (!uses_context(l)) text_add(t, "  (void)m;\n");
+  if (!layer_uses_context(l)) text_add(t, "  (void)m;\n");
   const char *before = "";
   for (size_t i = 0; i < l->n_steps; i++) {
-    const char *note = step_note(e->ctx, l->step[i]);
+    const char *note = step_note(&f, l->step[i]);
     if (strcmp(note, before) != 0) { /* steps of one node share a comment */
       text_add(t, "\n");
       line_comment(t, 2, note);

@@ -93,6 +93,7 @@ char *emit_core(Emission *e) {
   file_head(e, &t, "", shares ? "the network's context, and what several tasks share." : "the network's context.");
   text_add(&t, "\n");
   emit_init(e, &t);
+  emit_file_units(e, &t, SIZE_MAX);
   for (size_t i = 0; i < e->schedule->n_segments; i++)
     if (!is_task_own(&e->schedule->segment[i])) emit_segment(e, &t, i);
   return t.text;
@@ -103,6 +104,7 @@ char *emit_task(Emission *e, size_t task) {
   file_head(e, &t, ctx_format(e->ctx, "_task_%s", e->task[task].id),
             ctx_format(e->ctx, "the task \"%s\": its layers, in order, and at the end the function that runs it.",
                        text_harmless(e->ctx, e->task[task].task->name)));
+  emit_file_units(e, &t, task);
   for (size_t i = 0; i < e->schedule->n_segments; i++)
     if (e->schedule->segment[i].tasks == (uint64_t)1 << task) emit_segment(e, &t, i);
   emit_entry(e, &t, task);
@@ -112,6 +114,8 @@ char *emit_task(Emission *e, size_t task) {
 char *emit_all(Emission *e) {
   Text t = {.ctx = e->ctx};
   file_head(e, &t, "_all", "all tasks in one call.");
+  emit_file_units(e, &t, e->n_tasks);
+  for (size_t i = 0; i < e->schedule->n_lockstep; i++) emit_lockstep(e, &t, &e->schedule->lockstep[i]);
   emit_entry(e, &t, e->n_tasks);
   return t.text;
 }
@@ -160,13 +164,17 @@ const Port *port_of_value(const Emission *e, const Value *v) {
 }
 
 /* A layer's function must not be taken for one of the network's. */
+static void name_layer(Emission *e, const char **name) {
+  if (*name && strncmp(*name, e->name, strlen(e->name)) == 0) *name = ctx_format(e->ctx, "layer_%s", *name);
+}
+
 static void name_layers(Emission *e) {
-  size_t n = strlen(e->name);
   for (size_t i = 0; i < e->schedule->n_segments; i++) {
     Segment *s = &e->schedule->segment[i];
-    for (size_t k = 0; k < s->n_layers; k++)
-      if (strncmp(s->layer[k].name, e->name, n) == 0)
-        s->layer[k].name = ctx_format(e->ctx, "layer_%s", s->layer[k].name);
+    for (size_t k = 0; k < s->n_layers; k++) {
+      name_layer(e, &s->layer[k].name);
+      name_layer(e, &s->layer[k].name_together);
+    }
   }
 }
 

@@ -192,6 +192,94 @@ static void add_task(Emission *e, Text *t, size_t task) {
   text_add(t, "    }");
 }
 
+/* ---- the call of all tasks ---- */
+
+/* Calls fn for each step of a call of all tasks, with how many tasks it is computed for and whether these share its
+ * units: steps in lockstep once, as the first task's. */
+static void each_step_of_all(const Emission *e, void (*fn)(void *self, const Step *s, size_t n, bool shared),
+                             void *self) {
+  const Schedule *s = e->schedule;
+  for (size_t i = 0; i < s->n_segments; i++) {
+    const Lockstep *l = lockstep_of(s, i);
+    if (l && l->first < i) continue;
+    for (size_t k = 0; k < s->segment[i].n_steps; k++)
+      fn(self, s->segment[i].step[k], l ? l->n : 1, !l || lockstep_shares(s, l, k));
+  }
+}
+
+static void add_loads(void *self, const Step *s, size_t n, bool shared) {
+  *(uint64_t *)self += (uint64_t)(shared ? step_most_loads_together(s, (int)n) : (int64_t)n * step_most_loads(s));
+}
+
+static void count_takes(void *self, const Step *s, size_t n, bool shared) {
+  int64_t *takes = self;
+  const Unit *u;
+  for (size_t i = 0; shared && (u = step_unit(s, i)); i++) takes[u->id]++;
+  (void)n; /* units of their own are no other task's */
+}
+
+/* The most takes of a unit in any task's own call. */
+static int64_t most_takes(const Emission *e, const Unit *unit) {
+  int64_t most = 0;
+  for (size_t t = 0; t < e->n_tasks; t++) {
+    int64_t takes = 0;
+    const Unit *u;
+    for (const Step *s = e->program->first; s; s = s->next)
+      for (size_t i = 0; in_task(s, t) && (u = step_unit(s, i)); i++) takes += u == unit;
+    if (takes > most) most = takes;
+  }
+  return most;
+}
+
+/* Units that are not worth going together for, which tasks share all the same. */
+static void add_read_again(Emission *e, Text *t) {
+  int64_t *takes = ctx_array(e->ctx, e->program->n_units + 1, sizeof *takes);
+  const char *separator = "";
+  each_step_of_all(e, count_takes, takes);
+  text_add(t, "    \"read_more_than_once\": [");
+  for (size_t i = 0; i < e->program->n_units; i++) {
+    const Unit *u = e->program->unit[i];
+    int64_t once = u->tasks & (u->tasks - 1) ? most_takes(e, u) : takes[i];
+    if (takes[i] <= once) continue;
+    text_add(t,
+             "%s\n      {\"unit\": %s, \"unit_id\": %d, \"bytes\": %lld, \"times\": %lld, \"times_in_one_task\": %lld}",
+             separator, quoted(e->ctx, u->name), u->id, (long long)u->bytes, (long long)takes[i], (long long)once);
+    separator = ",";
+  }
+  text_add(t, "%s]\n", *separator ? "\n    " : "");
+}
+
+static void add_lockstep(Emission *e, Text *t, const Lockstep *l) {
+  const Schedule *s = e->schedule;
+  const Segment *first = &s->segment[l->first];
+  size_t shared = 0;
+  text_add(t, "\n      {\"tasks\": [");
+  for (size_t i = 0; i < l->n; i++)
+    text_add(t, "%s%s", i ? ", " : "", quoted(e->ctx, e->task[__builtin_ctzll(first[i].tasks)].task->name));
+  for (size_t i = 0; i < first->n_steps; i++) shared += lockstep_shares(s, l, i);
+  text_add(t, "], \"steps\": %zu, \"steps_with_shared_weights\": %zu, \"bytes_for_each_task\": %lld}", first->n_steps,
+           shared, (long long)first->bytes);
+}
+
+static void add_all_tasks(Emission *e, Text *t) {
+  const Schedule *s = e->schedule;
+  uint64_t all = 0, single = 0;
+  each_step_of_all(e, add_loads, &all);
+  for (size_t i = 0; i < e->n_tasks; i++) single += task_loads(e, i);
+  text_add(t, "  \"all_tasks\": {\n    \"function\": \"%s_all\",\n    \"arena_bytes\": %lld,\n", e->name,
+           (long long)s->arena_all);
+  text_add(t,
+           "    \"loaded_bytes_worst_case\": %llu,\n    \"loaded_bytes_of_single_calls\": %llu,\n    \"lockstep\": [",
+           (unsigned long long)all, (unsigned long long)single);
+  for (size_t i = 0; i < s->n_lockstep; i++) {
+    if (i) text_add(t, ",");
+    add_lockstep(e, t, &s->lockstep[i]);
+  }
+  text_add(t, "%s],\n", s->n_lockstep ? "\n    " : "");
+  add_read_again(e, t);
+  text_add(t, "  },\n");
+}
+
 /* ---- the file ---- */
 
 /* The stack that each kernel takes in its caller's thread. */
@@ -252,6 +340,7 @@ char *emit_report(Emission *e) {
   Text t = {.ctx = e->ctx};
   text_add(&t, "{\n");
   add_network(e, &t);
+  if (e->n_tasks > 1) add_all_tasks(e, &t);
   text_add(&t, "  \"tasks\": [\n");
   for (size_t i = 0; i < e->n_tasks; i++) {
     add_task(e, &t, i);

@@ -1,4 +1,5 @@
-/* A segment's code: its weight units, one function for each layer, and the function that calls them. */
+/* A segment's code: one function for each layer, and the function that calls them; and the constants of the weight units
+ * that a file names. */
 #include "emit/emit.h"
 #include "emit/lines.h"
 
@@ -12,14 +13,15 @@ static bool is_trunk(const Emission *e, const Segment *s) {
 
 const char *segment_region(Emission *e, size_t segment) {
   const Segment *s = &e->schedule->segment[segment];
-  if (is_one_task(s)) return "task";
+  if (is_one_task(s)) return s->in_lockstep ? "lockstep" : "task";
   return is_trunk(e, s) ? "trunk" : ctx_format(e->ctx, "shared_%zu", segment);
 }
 
 const char *segment_function(Emission *e, size_t segment) {
   const Segment *s = &e->schedule->segment[segment];
   for (size_t t = 0; t < e->n_tasks; t++)
-    if (s->tasks == (uint64_t)1 << t) return ctx_format(e->ctx, "%s_%s_part", e->name, e->task[t].id);
+    if (s->tasks == (uint64_t)1 << t)
+      return ctx_format(e->ctx, "%s_%s_%s", e->name, e->task[t].id, s->in_lockstep ? "lockstep" : "part");
   return ctx_format(e->ctx, "%s_%s", e->name, segment_region(e, segment));
 }
 
@@ -36,31 +38,6 @@ const char *unit_value(Emission *e, const Unit *u, bool named) {
 
 static void emit_unit(Emission *e, Text *t, const Unit *u) {
   line_add(t, "static const moecc_unit unit_%s = %s;", u->name, unit_value(e, u, true));
-}
-
-static void emit_unit_list(Emission *e, Text *t, const Unit *const *unit, size_t n) {
-  for (size_t i = 0; i < n && e->weights == WEIGHTS_EMBED; i++)
-    line_add(t, "extern const uint64_t %s_w_%s[];", e->name, unit[i]->name);
-  if (n)
-    text_add(t,
-             "%s/* Weights: name, where they are embedded, then offset, bytes, stride and number of slots, number in "
-             "the pack, and place in the resident area. */\n",
-             e->weights == WEIGHTS_EMBED ? "\n" : "");
-  for (size_t i = 0; i < n; i++) emit_unit(e, t, unit[i]);
-}
-
-/* The units that the segment's steps use, in their order, as constants of its file. */
-static void emit_units(Emission *e, Text *t, const Segment *s) {
-  bool *done = ctx_array(e->ctx, e->program->n_units + 1, sizeof *done);
-  const Unit **unit = ctx_array(e->ctx, e->program->n_units + 1, sizeof *unit), *u;
-  size_t n = 0;
-  for (size_t i = 0; i < s->n_steps; i++)
-    for (size_t k = 0; (u = step_unit(s->step[i], k)); k++) {
-      if (done[u->id]) continue;
-      done[u->id] = true;
-      unit[n++] = u;
-    }
-  emit_unit_list(e, t, unit, n);
 }
 
 /* ---- what a call goes on with ---- */
@@ -89,41 +66,54 @@ const Unit *unit_after(const Emission *e, size_t segment, size_t task) {
   return NULL;
 }
 
-static bool takes(const Segment *s, const Unit *wanted) {
+/* ---- a file's units ---- */
+
+typedef struct {
+  bool *listed; /* by Unit.id */
+  const Unit **unit;
+  size_t n;
+} UnitList;
+
+static void list_unit(UnitList *l, const Unit *u) {
+  if (!u || l->listed[u->id]) return;
+  l->listed[u->id] = true;
+  l->unit[l->n++] = u;
+}
+
+static void list_segment(UnitList *l, const Segment *s) {
   const Unit *u;
   for (size_t i = 0; i < s->n_steps; i++)
-    for (size_t k = 0; (u = step_unit(s->step[i], k)); k++)
-      if (u == wanted) return true;
-  return false;
+    for (size_t k = 0; (u = step_unit(s->step[i], k)); k++) list_unit(l, u);
 }
 
-/* Are its constants in the file of the task's function, because of the task's own segment? */
-static bool in_file(const Emission *e, size_t task, const Unit *u) {
-  for (size_t i = 0; i < e->schedule->n_segments; i++)
-    if (e->schedule->segment[i].tasks == (uint64_t)1 << task && takes(&e->schedule->segment[i], u)) return true;
-  return false;
+static bool in_file(const Emission *e, const Segment *s, size_t task) {
+  if (task == SIZE_MAX) return !is_one_task(s);
+  return task == e->n_tasks ? s->in_lockstep : s->tasks == (uint64_t)1 << task;
 }
 
-void emit_entry_units(Emission *e, Text *t, size_t task) {
-  const bool all = task == e->n_tasks;
-  const Unit **unit = ctx_array(e->ctx, e->schedule->n_segments + 1, sizeof *unit);
-  size_t n = 0;
-  for (size_t i = 0; i < e->schedule->n_segments && emit_asks_ahead(e); i++) {
-    const Unit *u = all || segment_serves(&e->schedule->segment[i], task) ? unit_after(e, i, task) : NULL;
-    bool known = !u || (!all && in_file(e, task, u));
-    for (size_t k = 0; k < n; k++) known |= unit[k] == u;
-    if (!known) unit[n++] = u;
-  }
-  if (n) text_add(t, "\n");
-  emit_unit_list(e, t, unit, n);
+void emit_file_units(Emission *e, Text *t, size_t task) {
+  const Schedule *s = e->schedule;
+  UnitList l = {.listed = ctx_array(e->ctx, e->program->n_units + 1, sizeof *l.listed),
+                .unit = ctx_array(e->ctx, e->program->n_units + 1, sizeof *l.unit)};
+  for (size_t i = 0; i < s->n_segments; i++)
+    if (in_file(e, &s->segment[i], task)) list_segment(&l, &s->segment[i]);
+  for (size_t i = 0; i < s->n_segments && task != SIZE_MAX && emit_asks_ahead(e); i++)
+    if (task == e->n_tasks || segment_serves(&s->segment[i], task)) list_unit(&l, unit_after(e, i, task));
+  if (!l.n) return;
+  text_add(t, "\n");
+  for (size_t i = 0; i < l.n && e->weights == WEIGHTS_EMBED; i++)
+    line_add(t, "extern const uint64_t %s_w_%s[];", e->name, l.unit[i]->name);
+  text_add(t,
+           "%s/* Weights: name, where they are embedded, then offset, bytes, stride and number of slots, number in "
+           "the pack, and place in the resident area. */\n",
+           e->weights == WEIGHTS_EMBED ? "\n" : "");
+  for (size_t i = 0; i < l.n; i++) emit_unit(e, t, l.unit[i]);
 }
 
 /* ---- the segment ---- */
 
 void emit_segment(Emission *e, Text *t, size_t segment) {
   const Segment *s = &e->schedule->segment[segment];
-  text_add(t, "\n");
-  emit_units(e, t, s);
   Text layers = {.ctx = e->ctx};
   FileTables tables = {.early = {.ctx = e->ctx}, .late = {.ctx = e->ctx}};
   for (size_t i = 0; i < s->n_layers; i++) emit_layer(e, &layers, &tables, s, &s->layer[i]);

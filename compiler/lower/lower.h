@@ -164,6 +164,7 @@ typedef struct Program {
   Graph *graph;
   const Target *target;
   bool moe_token_major;
+  bool lockstep;               /* all tasks in one call go through what they share side by side: schedule/lockstep.c */
   int bands, band_links;       /* chains of pictures go in so many bands, so many operators of a chain; 0: as a whole */
   int64_t unit_bytes;          /* weights go in units of so many bytes at most, as far as they can be cut; 0: any */
   const struct Tuning *tuning; /* measured tiles, or NULL */

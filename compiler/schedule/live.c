@@ -15,6 +15,12 @@ static void note_life(void *self, Storage *s, bool writes) {
   k->last[s->id] = k->now;
 }
 
+static void note_step(Lives *k, const Step *step) {
+  k->step[k->now] = step;
+  step_storages(step, note_life, k);
+  k->now++;
+}
+
 static bool serves(const Segment *s, size_t task) { return task == SIZE_MAX || segment_serves(s, task); }
 
 static Lives find_lives(const Program *p, const Schedule *s, size_t task) {
@@ -22,11 +28,12 @@ static Lives find_lives(const Program *p, const Schedule *s, size_t task) {
   k.last = k.first + p->n_storage;
   k.step = ctx_array(p->ctx, (size_t)p->n_steps + 1, sizeof *k.step);
   for (size_t i = 0; i < p->n_storage; i++) k.first[i] = -1;
-  for (size_t i = 0; i < s->n_segments; i++)
-    for (size_t j = 0; serves(&s->segment[i], task) && j < s->segment[i].n_steps; j++, k.now++) {
-      k.step[k.now] = s->segment[i].step[j];
-      step_storages(s->segment[i].step[j], note_life, &k);
-    }
+  for (size_t i = 0; i < s->n_segments; i++) {
+    const Lockstep *l = task == SIZE_MAX ? lockstep_of(s, i) : NULL; /* side by side, step by step */
+    if (!serves(&s->segment[i], task) || (l && l->first < i)) continue;
+    for (size_t j = 0; j < s->segment[i].n_steps; j++)
+      for (size_t t = 0; t < (l ? l->n : 1); t++) note_step(&k, s->segment[i + t].step[j]);
+  }
   return k;
 }
 

@@ -4,7 +4,8 @@
  * as low as possible. When one task runs, all regions begin at the arena's start: a segment's plan therefore keeps
  * clear of the exports that are still wanted. When all tasks run in one call, each region begins behind the exports of
  * the segments before, so that nothing has to be computed twice. Either way the code is the same, since it finds every
- * region through the call's frame.
+ * region through the call's frame. Segments in lockstep live at once: each region begins behind the whole one before.
+ * They have one plan, which keeps clear of what any of their tasks still wants.
  *
  * Placement is first fit in several orders, of which the smallest result is kept; where that is larger than the largest
  * sum of pieces that live at once, a bounded local search over orders follows.
@@ -72,12 +73,16 @@ static void touch(void *self, Storage *s, bool writes) {
   p->last = k->step;
 }
 
-/* Is storage s, made by an earlier segment, wanted by a task of this segment after it? */
+/* Is storage s, made by an earlier segment, wanted by a task of this segment after it, or by one in lockstep with it?
+ */
 static bool wanted_later(const Planner *k, const Storage *s, int segment) {
   const Schedule *sc = k->schedule;
-  uint64_t tasks = sc->segment[sc->home[s->id]].tasks & sc->segment[segment].tasks;
-  for (int d = segment + 1; d <= k->last_reader[s->id]; d++)
-    if (sc->segment[d].tasks & tasks) return true;
+  const Lockstep *l = lockstep_of(sc, (size_t)segment);
+  int end = l ? (int)(l->first + l->n) : segment + 1;
+  uint64_t tasks = sc->segment[segment].tasks;
+  for (int d = segment + 1; d < end; d++) tasks |= sc->segment[d].tasks;
+  for (int d = end; d <= k->last_reader[s->id]; d++)
+    if (sc->segment[d].tasks & sc->segment[sc->home[s->id]].tasks & tasks) return true;
   return false;
 }
 
@@ -267,6 +272,73 @@ static void plan_segment(Planner *k, int segment) {
   keep_offsets(k, s);
 }
 
+/* ---- segments in lockstep ---- */
+
+/* What one of them hands on counts as handed on by all. */
+static bool share_exports(void *self, Storage *a, Storage *b) {
+  const Planner *k = self;
+  int behind = k->segment; /* the group's end */
+  if (a != b && a->kind == ST_ARENA && k->last_reader[b->id] >= behind && k->last_reader[a->id] < behind)
+    k->last_reader[a->id] = behind;
+  return true;
+}
+
+static bool copy_offset(void *self, Storage *a, Storage *b) {
+  (void)self;
+  if (a->kind == ST_ARENA && a != b) {
+    b->offset = a->offset;
+    b->first = a->first;
+    b->last = a->last;
+  }
+  return true;
+}
+
+static void each_pair(Planner *k, const Lockstep *l, StoragePair *pair) {
+  const Segment *s = &k->schedule->segment[l->first];
+  for (size_t i = 1; i < l->n; i++)
+    for (size_t j = 0; j < s->n_steps; j++) (void)steps_alike(s->step[j], s[i].step[j], pair, k);
+}
+
+static void plan_lockstep(Planner *k, const Lockstep *l) {
+  Segment *s = &k->schedule->segment[l->first];
+  k->segment = (int)(l->first + l->n);
+  each_pair(k, l, share_exports);
+  plan_segment(k, (int)l->first);
+  each_pair(k, l, copy_offset);
+  for (size_t i = 1; i < l->n; i++) {
+    s[i].bytes = s->bytes;
+    s[i].exports = s->exports;
+  }
+}
+
+static void plan_all(Planner *k) {
+  for (size_t i = 0; i < k->schedule->n_segments; i++) {
+    const Lockstep *l = lockstep_of(k->schedule, i);
+    if (!l)
+      plan_segment(k, (int)i);
+    else if (l->first == i)
+      plan_lockstep(k, l);
+  }
+}
+
+/* A call of all tasks: where each region begins. What remains of a task after lockstep lies above what that left for
+ * it, since the tasks above have been computed by then; what was in no lockstep, above what several tasks need. */
+static void place_regions(Schedule *s) {
+  int64_t base = 0;
+  for (size_t i = 0; i < s->n_segments; i++) {
+    const Segment *segment = &s->segment[i];
+    if (s->n_lockstep && i >= s->lockstep[0].first && !segment->in_lockstep) {
+      base = s->base_all[s->lockstep[0].first];
+      for (size_t k = 0; k < i; k++)
+        if (s->segment[k].in_lockstep && s->segment[k].tasks == segment->tasks)
+          base = s->base_all[k] + s->segment[k].exports;
+    }
+    s->base_all[i] = base;
+    if (base + segment->bytes > s->arena_all) s->arena_all = base + segment->bytes;
+    base += segment->in_lockstep ? segment->bytes : segment->exports;
+  }
+}
+
 void schedule_memory(Program *p, Schedule *s) {
   Ctx *c = p->ctx;
   Planner k = {.program = p, .schedule = s};
@@ -275,13 +347,8 @@ void schedule_memory(Program *p, Schedule *s) {
   k.piece_of = ctx_array(c, p->n_storage + 1, sizeof *k.piece_of);
   for (size_t i = 0; i < p->n_storage; i++) s->home[i] = k.last_reader[i] = -1;
   for (int i = 0; i < (int)s->n_segments; i++) each_step(&k, i, find_home);
-  for (int i = 0; i < (int)s->n_segments; i++) plan_segment(&k, i);
+  plan_all(&k);
   s->base_all = ctx_array(c, s->n_segments + 1, sizeof *s->base_all);
-  int64_t base = 0;
-  for (size_t i = 0; i < s->n_segments; i++) {
-    s->base_all[i] = base;
-    if (base + s->segment[i].bytes > s->arena_all) s->arena_all = base + s->segment[i].bytes;
-    base += s->segment[i].exports;
-  }
+  place_regions(s);
   s->scratch = scratch_of_task(s, SIZE_MAX);
 }

@@ -3,7 +3,10 @@
 
 Schedule *schedule_make(Program *p) {
   Schedule *s = ctx_alloc(p->ctx, sizeof *s);
+  schedule_join_units(p);
   schedule_segments(p, s);
+  if (p->lockstep) schedule_lockstep(p, s);
+  schedule_layers(p, s);
   schedule_units(p, s);
   schedule_memory(p, s);
   return s;

@@ -7,8 +7,9 @@
 
 /* Consecutive steps that become one function. */
 typedef struct {
-  const char *name;  /* C identifier, unique in the network */
-  const char *scope; /* path of the layer in the model, for comments */
+  const char *name;          /* C identifier, unique in the network */
+  const char *name_together; /* of the function for all tasks of a Lockstep, in the layers of its first segment */
+  const char *scope;         /* path of the layer in the model, for comments */
   Step **step;
   size_t n_steps;
 } Layer;
@@ -47,9 +48,16 @@ typedef struct {
   size_t n_steps, cap_steps;
   Layer *layer;
   size_t n_layers, cap_layers;
-  int64_t bytes;   /* of its region: what its storages and the live exports of earlier segments span */
-  int64_t exports; /* bytes from the region's start that later segments may still read */
+  int64_t bytes;    /* of its region: what its storages and the live exports of earlier segments span */
+  int64_t exports;  /* bytes from the region's start that later segments may still read */
+  bool in_lockstep; /* it is in one of Schedule.lockstep */
 } Segment;
+
+/* Segments of one task each, one behind the other, whose steps are alike: N_all computes them side by side. Their
+ * regions are alike, too. */
+typedef struct {
+  size_t first, n;
+} Lockstep;
 
 typedef struct {
   Segment *segment;
@@ -59,14 +67,28 @@ typedef struct {
   int64_t *base_all; /* by segment: where its region starts when all tasks run in one call */
   int64_t arena_all; /* bytes */
   int64_t scratch;   /* bytes for each thread, the largest of any step; scratch_of(task) for one task's */
+  Lockstep *lockstep;
+  size_t n_lockstep; /* 0 unless Program.lockstep */
   const BandPlan *bands;
   const ResidentPlan *resident; /* NULL: everything is streamed */
 } Schedule;
 
-Schedule *schedule_make(Program *p);             /* schedule/schedule.c: calls the three below in order */
-void schedule_segments(Program *p, Schedule *s); /* schedule/segments.c: segments and layers */
-void schedule_units(Program *p, Schedule *s);    /* schedule/units.c: joins equal units, names them */
+Schedule *schedule_make(Program *p);             /* schedule/schedule.c: calls those below in order */
+void schedule_join_units(Program *p);            /* schedule/units.c: equal units become one */
+void schedule_segments(Program *p, Schedule *s); /* schedule/segments.c: steps by tasks */
+void schedule_lockstep(Program *p, Schedule *s); /* schedule/lockstep.c: if Program.lockstep, what goes side by side */
+void schedule_layers(Program *p, Schedule *s);   /* schedule/segments.c */
+void schedule_units(Program *p, Schedule *s);    /* schedule/units.c: the list of units, and their names */
 void schedule_memory(Program *p, Schedule *s);   /* schedule/memory.c: lifetimes and offsets */
+
+const Lockstep *lockstep_of(const Schedule *s, size_t segment); /* that it is in, or NULL */
+/* Do all of them take the same units at this step? */
+bool lockstep_shares(const Schedule *s, const Lockstep *l, size_t step);
+/* Bytes that n tasks in lockstep load at most for a step whose unit they share. */
+int64_t step_most_loads_together(const Step *s, int n);
+/* Are two steps alike, `pair` being true for each storage of the one and what the other has in its place? */
+typedef bool StoragePair(void *self, Storage *a, Storage *b);
+bool steps_alike(const Step *a, const Step *b, StoragePair *pair, void *self);
 
 /* Schedules what `lower` makes of the graph: as a whole, or, where a task's memory (arena and scratch of one thread)
  * then exceeds `limit` bytes (0: none), in the bands that cost least of those that keep it (schedule/bands.c). Fails,

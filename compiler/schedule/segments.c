@@ -28,7 +28,7 @@ static Segment *segment_of(Program *p, Schedule *s, uint64_t tasks) {
 typedef struct {
   Program *program;
   Segment *segment;
-  NameSet *names;
+  NameSet *names, *together; /* of N_all's functions, or NULL */
   const char *root;
 } Layers;
 
@@ -56,23 +56,25 @@ static char *common_scope(Ctx *c, Step *const *step, size_t n) {
 }
 
 /* "blocks_3" for the path "net/blocks.3" in a network whose layers all are in "net". */
-static const char *layer_name(Layers *l, const char *scope) {
+static const char *layer_name(const Layers *l, NameSet *names, const char *scope, bool shared) {
   Ctx *c = l->program->ctx;
   const char *path = label_beyond(scope, l->root);
-  if (l->segment->tasks & (l->segment->tasks - 1)) path = label_shared(c, l->program->graph, path);
+  if (shared) path = label_shared(c, l->program->graph, path);
   const char *name = name_identifier(c, *path ? path : "layer");
   /* unit_… are the weights' names */
   if (strncmp(name, "unit_", 5) == 0 || name_in_library(name)) name = ctx_format(c, "layer_%s", name);
-  return name_unique(l->names, name);
+  return name_unique(names, name);
 }
 
 static void add_layer(Layers *l, Step **step, size_t n) {
   Ctx *c = l->program->ctx;
   Segment *s = l->segment;
   char *scope = common_scope(c, step, n);
-  const char *name = layer_name(l, scope);
+  const char *name = layer_name(l, l->names, scope, (s->tasks & (s->tasks - 1)) != 0);
+  const char *together = l->together ? layer_name(l, l->together, scope, true) : NULL;
   s->layer = ctx_grow(c, s->layer, s->n_layers, &s->cap_layers, sizeof *s->layer);
-  s->layer[s->n_layers++] = (Layer){.name = name, .scope = scope, .step = step, .n_steps = n};
+  s->layer[s->n_layers++] =
+      (Layer){.name = name, .name_together = together, .scope = scope, .step = step, .n_steps = n};
   for (size_t i = 0; i < n; i++) step[i]->layer = name;
 }
 
@@ -128,13 +130,24 @@ void schedule_segments(Program *p, Schedule *s) {
     segment->step[segment->n_steps++] = step;
   }
   s->root = common_root(p);
-  Layers l = {.program = p, .names = names_new(p->ctx), .root = s->root};
-  static const char *const own[] = {"network", "arena_bytes"}; /* of N.c */
-  name_unique(l.names, p->graph->name);
-  for (size_t i = 0; i < sizeof own / sizeof *own; i++) name_unique(l.names, own[i]);
-  for (size_t i = 0; i < p->n_kernels; i++) name_unique(l.names, p->kernel[i]->name);
+}
+
+static NameSet *names_of_functions(Program *p) {
+  static const char *const own[] = {"network", "arena_bytes", "lockstep"}; /* of N.c and N_all.c */
+  NameSet *names = names_new(p->ctx);
+  name_unique(names, p->graph->name);
+  for (size_t i = 0; i < sizeof own / sizeof *own; i++) name_unique(names, own[i]);
+  for (size_t i = 0; i < p->n_kernels; i++) name_unique(names, p->kernel[i]->name);
+  return names;
+}
+
+void schedule_layers(Program *p, Schedule *s) {
+  Layers l = {.program = p, .names = names_of_functions(p), .root = s->root};
+  NameSet *together = names_of_functions(p);
   for (size_t i = 0; i < s->n_segments; i++) {
+    const Lockstep *lockstep = lockstep_of(s, i);
     l.segment = &s->segment[i];
+    l.together = lockstep && lockstep->first == i ? together : NULL;
     split_layers(&l, s->segment[i].step, s->segment[i].n_steps, 0);
   }
 }

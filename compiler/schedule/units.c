@@ -66,7 +66,7 @@ static Unit *join(Table *t, Unit *u, uint64_t tasks) {
   return *slot;
 }
 
-static void join_units(Program *p) {
+void schedule_join_units(Program *p) {
   Table t = {.size = 64};
   while (t.size < 2 * p->n_units + 2) t.size *= 2;
   t.slot = ctx_array(p->ctx, t.size, sizeof *t.slot);
@@ -81,7 +81,6 @@ static void join_units(Program *p) {
 void schedule_units(Program *p, Schedule *schedule) {
   Ctx *c = p->ctx;
   size_t kept = 0;
-  join_units(p);
   NameSet *names = names_new(c);
   Unit **unit = ctx_array(c, p->n_units + 1, sizeof *unit);
   for (Step *s = p->first; s; s = s->next) { /* in order of first use */
