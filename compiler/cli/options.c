@@ -107,6 +107,7 @@ static void set_weights(Options *o, const char *v) {
   o->compile.weights = one_of(o, "--weights", v, choices)[0] == 'f' ? WEIGHTS_FILE
                        : v[0] == 'e'                                ? WEIGHTS_EMBED
                                                                     : WEIGHTS_STREAM;
+  o->weights_given = true;
 }
 static void set_arena(Options *o, const char *v) { o->compile.arena = whole_number(o, "--arena", v, 1); }
 static void set_stream_buffer(Options *o, const char *v) {
@@ -180,9 +181,10 @@ static const OptionInfo options[] = {
     {"--dim", "NAME=N", MODEL, set_dim, "fix a free dimension"},
     {"--target", "T", FOR_COMPILE | RUNS | FOR_TUNE, set_target,
      "machine to make code for (default: native; all of them are below)"},
-    {"--weights", "MODE", FOR_COMPILE, set_weights,
+    {"--weights", "MODE", FOR_COMPILE | FOR_RUN | FOR_BENCH, set_weights,
      "file: N_weights.bin, loaded before the first call (default)\n"
-     "embed: in the C; stream: N_weights.bin, loaded while computing"},
+     "embed: in the C; stream: N_weights.bin, loaded while computing\n"
+     "run, bench: the same of a compiled folder, but for embed (default: as it was compiled)"},
     {"--arena", "BYTES", FOR_COMPILE | RUNS, set_arena,
      "the most memory that a task may take with one thread, stream buffers aside: chains of pictures\n"
      "are computed in bands as far as that takes; the results are the same (default: any)"},
