@@ -327,12 +327,21 @@ static size_t begin_of_step(const moecc_event *e, size_t i) {
   return i;
 }
 
-/* An expert's steps end where the loop's own step comes round again. */
+/* The mark of the expert that begins with step i of a loop, or NULL: within an expert the loop's step comes round for
+ * each of its units. */
+static const moecc_event *expert_of(const moecc_event *e, size_t i) {
+  size_t k;
+  for (k = begin_of_step(e, i); k < i; k++)
+    if (e[k].kind == MOECC_EVENT_EXPERT) return &e[k];
+  return NULL;
+}
+
+/* An expert's steps end where those of another begin. */
 static size_t end_of_expert(const moecc_event *e, size_t i, size_t last, uint32_t loop) {
   size_t end = i;
   for (; i <= last; i++) {
     if (e[i].kind != MOECC_EVENT_STEP) continue;
-    if (e[i].number == loop && end != i) break;
+    if (e[i].number == loop && end != i && expert_of(e, i)) break;
     end = i;
   }
   return end;
@@ -366,11 +375,10 @@ static void write_loop(Writer *w, const moecc_event *e, size_t i, size_t last) {
 }
 
 static void write_expert(Writer *w, const moecc_event *e, size_t i, size_t last, uint32_t loop) {
-  const moecc_event *mark = &e[begin_of_step(e, i)];
+  const moecc_event *mark = expert_of(e, i);
   const size_t end = end_of_expert(e, i, last, loop);
   char name[32];
-  while (mark < e + i && mark->kind != MOECC_EVENT_EXPERT) mark++;
-  if (mark == e + i) return;
+  if (!mark) return;
   (void)snprintf(name, sizeof name, "expert %u", (unsigned)mark->index);
   begin_span(w, name, "expert", NETWORK, 0, e[i].begin, e[end].end);
   fprintf(w->f, "\"expert\": %u, \"tokens\": %u", (unsigned)mark->index, (unsigned)mark->count);
