@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,9 @@ def computing(call: Call, take: Span) -> float:
     return take.end if own.name != "expert loop" else next(k.begin for k in call.kernels if k.begin >= own.end - TICK)
 
 
-def assert_asked_in_time(call: Call, wanted: Sequence[Wanted], loads: dict[int, Span], schedule: Sequence[dict[str, Any]]) -> None:
+def assert_asked_in_time(
+    call: Call, wanted: Sequence[Wanted], loads: dict[int, Span], schedule: Sequence[dict[str, Any]]
+) -> None:
     """Each slot before the one before it is computed; a layer's first expert once the router has run, before anything else."""
     for i, load in loads.items():
         if wanted[i].first_chosen:
@@ -164,7 +167,7 @@ def assert_intervals(call: Call) -> None:
     for buffer in (0, 1):
         loads = [x for x in call.loads if x.args["buffer"] == buffer]
         takes = [(i, t) for i, t in enumerate(call.takes) if t.args["buffer"] == buffer]
-        for one, other in zip(loads, loads[1:], strict=False):
+        for one, other in pairwise(loads):
             assert one.end <= other.asked + TICK
         for load in loads:
             used = [i for i, t in takes if t.begin <= load.asked and t.slot != load.slot]

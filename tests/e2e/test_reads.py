@@ -41,7 +41,13 @@ def two_layers(experts: int, k: int) -> onnx.ModelProto:
             helper.make_node("MatMul", [last, f"w{i}"], [f"h{i}"], name=f"dense{i}"),
             helper.make_node("MatMul", [f"s{i}", "one"], [f"scores{i}"], name=f"router{i}"),
             helper.make_node(
-                "MoE", [f"h{i}", f"scores{i}", *fc], [f"y{i}"], name=f"moe{i}", domain="com.microsoft", k=k, activation_type="relu"
+                "MoE",
+                [f"h{i}", f"scores{i}", *fc],
+                [f"y{i}"],
+                name=f"moe{i}",
+                domain="com.microsoft",
+                k=k,
+                activation_type="relu",
             ),
         ]
     weights["w3"] = noise(3, WIDTH, WIDTH)
@@ -73,7 +79,9 @@ def alternating(experts: int, k: int) -> Array:
 def inner_only(experts: int, k: int) -> Array:
     """Neither the first expert nor the last, where there are enough between them."""
     first = 1 if experts - 2 >= k else 0
-    return choosing([[first + (t + i) % (experts - 2 * first) for i in range(k)] for t in range(tokens_of(experts, k))], experts)
+    return choosing(
+        [[first + (t + i) % (experts - 2 * first) for i in range(k)] for t in range(tokens_of(experts, k))], experts
+    )
 
 
 ROUTINGS: dict[str, Callable[[int, int], Array]] = {
@@ -205,7 +213,15 @@ def overwritten(call: Call) -> None:
         load.track = (2, 0)
 
 
-FAULTS = [read_twice, read_without_tokens, asked_late, dense_asked_late, first_asked_before_the_router, out_of_order, overwritten]
+FAULTS = [
+    read_twice,
+    read_without_tokens,
+    asked_late,
+    dense_asked_late,
+    first_asked_before_the_router,
+    out_of_order,
+    overwritten,
+]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
