@@ -91,7 +91,7 @@ static void add_event(moecc_profile *p, const moecc_event *e, double *ns) {
     sum->calls++;
     ns[e->number - 1] += (double)time;
     break;
-  case MOECC_EVENT_LOAD:
+  case MOECC_EVENT_TAKE:
     sum->load += time;
     ns[e->number - 1] -= (double)time;
     break;
@@ -159,26 +159,50 @@ void moecc_profile_print(const moecc_profile *p, FILE *f) {
 
 /* ---- trace-event JSON -------------------------------------------------------------------------------------------- */
 
+enum { NETWORK = 1, WEIGHTS = 2 }; /* the two processes that viewers show */
+
 typedef struct Writer {
   FILE *f;
   const moecc_profile *p;
   uint64_t zero; /* when the trace begins */
   size_t n;
+  uint64_t read; /* bytes so far */
 } Writer;
 
 static void begin_object(Writer *w) { fprintf(w->f, "%s\n", w->n++ > 0 ? "," : ""); }
 
-/* A span, up to its arguments, which the caller adds and closes. Names are printable ASCII without quotes, but for the
- * task's, which is made so here. */
-static void begin_span(Writer *w, const char *name, const char *category, unsigned thread, uint64_t begin,
-                       uint64_t end) {
+/* Names may hold anything: a task has its own. */
+static void write_text(Writer *w, const char *text) {
+  fputc('"', w->f);
+  for (; *text; text++)
+    if ((unsigned char)*text < 32)
+      fprintf(w->f, "\\u%04x", (unsigned)(unsigned char)*text);
+    else
+      fprintf(w->f, *text == '"' || *text == '\\' ? "\\%c" : "%c", *text);
+  fputc('"', w->f);
+}
+
+static double micros(const Writer *w, uint64_t time) { return (double)(time - w->zero) * 1e-3; }
+
+/* A span, up to its arguments, which the caller adds and closes. */
+static void begin_span(Writer *w, const char *name, const char *category, unsigned process, unsigned thread,
+                       uint64_t begin, uint64_t end) {
   begin_object(w);
-  fputs("{\"name\": \"", w->f);
-  for (; *name; name++) fputc(*name == '"' || *name == '\\' || (unsigned char)*name < 32 ? '_' : *name, w->f);
-  fprintf(w->f, "\", \"cat\": \"%s\", \"ph\": \"X\", \"pid\": 1, \"tid\": %u, \"ts\": %.3f, \"dur\": %.3f, \"args\": {",
-          category, thread, (double)(begin - w->zero) * 1e-3, (double)(end - begin) * 1e-3);
+  fputs("{\"name\": ", w->f);
+  write_text(w, name);
+  fputs(", \"cat\": ", w->f);
+  write_text(w, category);
+  fprintf(w->f, ", \"ph\": \"X\", \"pid\": %u, \"tid\": %u, \"ts\": %.3f, \"dur\": %.3f, \"args\": {", process, thread,
+          micros(w, begin), (double)(end - begin) * 1e-3);
 }
 static void end_span(Writer *w) { fputs("}}", w->f); }
+
+static void write_counter(Writer *w, const char *name, unsigned process, const char *unit, uint64_t time,
+                          uint64_t value) {
+  begin_object(w);
+  fprintf(w->f, "{\"name\": \"%s\", \"ph\": \"C\", \"pid\": %u, \"tid\": 0, \"ts\": %.3f, \"args\": {\"%s\": %llu}}",
+          name, process, micros(w, time), unit, (unsigned long long)value);
+}
 
 static const moecc_step *step_of(const Writer *w, const moecc_event *e) {
   return e->number > 0 && e->number <= w->p->n_steps ? &w->p->steps[e->number - 1] : NULL;
@@ -187,7 +211,7 @@ static const moecc_step *step_of(const Writer *w, const moecc_event *e) {
 static void write_step(Writer *w, const moecc_event *e) {
   const moecc_step *s = step_of(w, e);
   if (!s) return;
-  begin_span(w, s->kernel, s->op, 0, e->begin, e->end);
+  begin_span(w, s->kernel, s->op, NETWORK, 0, e->begin, e->end);
   fprintf(w->f,
           "\"step\": %u, \"node\": \"%s\", \"shape\": \"%s\", \"macs\": %llu, \"bytes\": %llu, \"weight_bytes\": %llu",
           (unsigned)e->number, s->node, s->shape, (unsigned long long)s->macs, (unsigned long long)s->bytes,
@@ -195,13 +219,84 @@ static void write_step(Writer *w, const moecc_event *e) {
   end_span(w);
 }
 
-static void write_load(Writer *w, const moecc_event *e) {
-  const moecc_unit *unit = e->what;
-  begin_span(w, unit->name ? unit->name : "weights", "load", 0, e->begin, e->end);
-  fprintf(w->f, "\"step\": %u, \"slot\": %u, \"bytes\": %llu", (unsigned)e->number, (unsigned)e->index,
-          (unsigned long long)unit->bytes);
+/* ---- weights ---- */
+
+/* The unit of an event that does not know it: some take knows. */
+static const moecc_unit *unit_of(const Writer *w, const moecc_event *e) {
+  const moecc_events *own = &w->p->trace.events[0];
+  size_t i;
+  if (e->what) return e->what;
+  for (i = 0; i < own->n; i++)
+    if (own->event[i].kind == MOECC_EVENT_TAKE && own->event[i].unit == e->unit) return own->event[i].what;
+  return NULL;
+}
+
+/* A span named after the slot: "layer", or "experts[3]" where a unit has several. */
+static void begin_slot(Writer *w, const moecc_event *e, const char *category, unsigned process, unsigned thread) {
+  const moecc_unit *unit = unit_of(w, e);
+  char name[256];
+  if (unit && unit->name && unit->count > 1)
+    (void)snprintf(name, sizeof name, "%s[%u]", unit->name, (unsigned)e->index);
+  else if (unit && unit->name)
+    (void)snprintf(name, sizeof name, "%s", unit->name);
+  else
+    (void)snprintf(name, sizeof name, "unit %u[%u]", (unsigned)e->unit, (unsigned)e->index);
+  begin_span(w, name, category, process, thread, e->begin, e->end);
+  fprintf(w->f, "\"step\": %u, \"unit\": %u, \"slot\": %u, \"slots\": %u, \"bytes\": %llu", (unsigned)e->number,
+          (unsigned)e->unit, (unsigned)e->index, unit ? (unsigned)unit->count : 1u, (unsigned long long)e->bytes);
+  if (e->buffer != MOECC_NO_BUFFER) fprintf(w->f, ", \"buffer\": %u", (unsigned)e->buffer);
+}
+
+/* When the slot was asked for: the last time before it was there. */
+static uint64_t time_asked(const moecc_event *e, size_t i) {
+  size_t k;
+  for (k = i; k-- > 0;)
+    if (e[k].kind == MOECC_EVENT_ASK && e[k].unit == e[i].unit && e[k].index == e[i].index) return e[k].begin;
+  return e[i].begin;
+}
+
+static void write_load(Writer *w, const moecc_event *e, size_t i) {
+  const uint64_t time = e[i].end - e[i].begin;
+  begin_slot(w, &e[i], "load", WEIGHTS, e[i].buffer);
+  fprintf(w->f, ", \"asked\": %.3f, \"MB/s\": %.1f", micros(w, time_asked(e, i)),
+          (double)e[i].bytes * 1e3 / (double)(time > 0 ? time : 1));
+  end_span(w);
+  w->read += e[i].bytes;
+  write_counter(w, "bytes read", WEIGHTS, "bytes", e[i].end, w->read);
+}
+
+/* Weights that are where they are needed are taken in no time: only what is read is of interest. */
+static void write_weights(Writer *w, const moecc_event *e, size_t i) {
+  switch (e[i].kind) {
+  case MOECC_EVENT_LOAD: write_load(w, e, i); break;
+  case MOECC_EVENT_TAKE:
+    begin_slot(w, &e[i], "take", NETWORK, 0);
+    end_span(w);
+    break;
+  case MOECC_EVENT_WAIT:
+    begin_slot(w, &e[i], "stall", NETWORK, 0);
+    end_span(w);
+    break;
+  default: break;
+  }
+}
+
+/* What a call, event i, read, and how long it stood still. */
+static void write_call(Writer *w, const moecc_event *e, size_t i) {
+  uint64_t bytes = 0, stall = 0;
+  size_t slots = 0, k;
+  for (k = i; k-- > 0 && e[k].kind != MOECC_EVENT_CALL;) {
+    if (e[k].begin < e[i].begin) continue;
+    if (e[k].kind == MOECC_EVENT_LOAD) bytes += e[k].bytes, slots++;
+    if (e[k].kind == MOECC_EVENT_WAIT) stall += e[k].end - e[k].begin;
+  }
+  begin_span(w, e[i].what ? (const char *)e[i].what : "call", "call", NETWORK, 0, e[i].begin, e[i].end);
+  fprintf(w->f, "\"slots_read\": %llu, \"bytes_read\": %llu, \"stall_us\": %.3f", (unsigned long long)slots,
+          (unsigned long long)bytes, (double)stall * 1e-3);
   end_span(w);
 }
+
+/* ---- steps and what they belong to ---- */
 
 /* Steps that follow one another and belong together: a layer, an expert loop, or one expert in it. */
 static size_t end_of_layer(const Writer *w, const moecc_event *e, size_t i, size_t n) {
@@ -232,15 +327,31 @@ static size_t begin_of_step(const moecc_event *e, size_t i) {
   return i;
 }
 
-/* An expert's steps end where the loop's own step comes round again. */
+/* The mark of the expert that begins with step i of a loop, or NULL: within an expert the loop's step comes round for
+ * each of its units. */
+static const moecc_event *expert_of(const moecc_event *e, size_t i) {
+  size_t k;
+  for (k = begin_of_step(e, i); k < i; k++)
+    if (e[k].kind == MOECC_EVENT_EXPERT) return &e[k];
+  return NULL;
+}
+
+/* An expert's steps end where those of another begin. */
 static size_t end_of_expert(const moecc_event *e, size_t i, size_t last, uint32_t loop) {
   size_t end = i;
   for (; i <= last; i++) {
     if (e[i].kind != MOECC_EVENT_STEP) continue;
-    if (e[i].number == loop && end != i) break;
+    if (e[i].number == loop && end != i && expert_of(e, i)) break;
     end = i;
   }
   return end;
+}
+
+/* How many experts there are: slots of a unit that is taken in the loop. */
+static unsigned experts_of_loop(const moecc_event *e, size_t i, size_t last) {
+  for (; i <= last; i++)
+    if (e[i].kind == MOECC_EVENT_TAKE && e[i].what) return (unsigned)((const moecc_unit *)e[i].what)->count;
+  return 0;
 }
 
 /* The experts that had tokens, each with its queue's length. */
@@ -249,8 +360,9 @@ static void write_loop(Writer *w, const moecc_event *e, size_t i, size_t last) {
   const char *separator = "";
   unsigned used = 0;
   size_t k;
-  begin_span(w, "experts", "experts", 0, e[i].begin, e[last].end);
-  fprintf(w->f, "\"step\": %u, \"tokens\": {", (unsigned)loop);
+  begin_span(w, "experts", "experts", NETWORK, 0, e[i].begin, e[last].end);
+  fprintf(w->f, "\"step\": %u, \"layer\": \"%s\", \"experts\": %u, \"tokens\": {", (unsigned)loop,
+          step_of(w, &e[i])->layer, experts_of_loop(e, begin_of_step(e, i), last));
   for (k = begin_of_step(e, i); k <= last; k++) {
     if (e[k].kind != MOECC_EVENT_EXPERT) continue;
     fprintf(w->f, "%s\"%u\": %u", separator, (unsigned)e[k].index, (unsigned)e[k].count);
@@ -259,18 +371,19 @@ static void write_loop(Writer *w, const moecc_event *e, size_t i, size_t last) {
   }
   fprintf(w->f, "}, \"experts_used\": %u", used);
   end_span(w);
+  write_counter(w, "expert's queue", NETWORK, "tokens", e[last].end, 0);
 }
 
 static void write_expert(Writer *w, const moecc_event *e, size_t i, size_t last, uint32_t loop) {
-  const moecc_event *mark = &e[begin_of_step(e, i)];
+  const moecc_event *mark = expert_of(e, i);
   const size_t end = end_of_expert(e, i, last, loop);
   char name[32];
-  while (mark < e + i && mark->kind != MOECC_EVENT_EXPERT) mark++;
-  if (mark == e + i) return;
+  if (!mark) return;
   (void)snprintf(name, sizeof name, "expert %u", (unsigned)mark->index);
-  begin_span(w, name, "expert", 0, e[i].begin, e[end].end);
-  fprintf(w->f, "\"tokens\": %u", (unsigned)mark->count);
+  begin_span(w, name, "expert", NETWORK, 0, e[i].begin, e[end].end);
+  fprintf(w->f, "\"expert\": %u, \"tokens\": %u", (unsigned)mark->index, (unsigned)mark->count);
   end_span(w);
+  write_counter(w, "expert's queue", NETWORK, "tokens", e[i].begin, mark->count);
 }
 
 static void write_caller(Writer *w, const moecc_event *e, size_t n) {
@@ -278,16 +391,13 @@ static void write_caller(Writer *w, const moecc_event *e, size_t n) {
   int in_layer = 0, in_loop = 0;
   for (i = 0; i < n; i++) {
     const moecc_step *s = e[i].kind == MOECC_EVENT_STEP ? step_of(w, &e[i]) : NULL;
-    if (e[i].kind == MOECC_EVENT_CALL) {
-      begin_span(w, e[i].what ? (const char *)e[i].what : "call", "call", 0, e[i].begin, e[i].end);
-      end_span(w);
-    }
-    if (e[i].kind == MOECC_EVENT_LOAD) write_load(w, &e[i]);
+    if (e[i].kind == MOECC_EVENT_CALL) write_call(w, e, i);
+    write_weights(w, e, i);
     if (!s) continue;
     if (!in_layer || i > layer_end) {
       layer_end = end_of_layer(w, e, i, n);
       in_layer = 1;
-      begin_span(w, *s->layer ? s->layer : "(no layer)", "layer", 0, e[i].begin, e[layer_end].end);
+      begin_span(w, *s->layer ? s->layer : "(no layer)", "layer", NETWORK, 0, e[i].begin, e[layer_end].end);
       end_span(w);
     }
     if (s->loop > 0 && (!in_loop || i > loop_end)) {
@@ -307,32 +417,54 @@ static void write_shares(Writer *w, unsigned thread) {
     const moecc_event *e = &list->event[i];
     const moecc_step *s = step_of(w, e);
     if (e->kind != MOECC_EVENT_SHARE || !s) continue;
-    begin_span(w, s->kernel, "share", thread, e->begin, e->end);
+    begin_span(w, s->kernel, "share", NETWORK, thread, e->begin, e->end);
     fprintf(w->f, "\"step\": %u, \"first\": %u, \"items\": %u", (unsigned)e->number, (unsigned)e->index,
             (unsigned)e->count);
     end_span(w);
   }
 }
 
-static void write_thread_name(Writer *w, unsigned thread) {
+static void write_name(Writer *w, const char *what, unsigned process, unsigned thread, const char *name) {
   begin_object(w);
-  fprintf(w->f, "{\"name\": \"thread_name\", \"ph\": \"M\", \"pid\": 1, \"tid\": %u, \"args\": {\"name\": \"%s %u\"}}",
-          thread, thread > 0 ? "worker" : "caller,", thread);
+  fprintf(w->f, "{\"name\": \"%s\", \"ph\": \"M\", \"pid\": %u, \"tid\": %u, \"args\": {\"name\": \"%s\"}}", what,
+          process, thread, name);
+}
+
+/* The tracks: threads, and where weights go. */
+static void write_names(Writer *w) {
+  static const char *const place[] = {"buffer 0", "buffer 1", "resident"};
+  const moecc_events *own = &w->p->trace.events[0];
+  int seen[3] = {0, 0, 0};
+  char name[32];
+  unsigned i;
+  size_t k;
+  for (k = 0; k < own->n; k++)
+    if (own->event[k].kind == MOECC_EVENT_LOAD) seen[own->event[k].buffer] = 1;
+  write_name(w, "process_name", NETWORK, 0, "network");
+  for (i = 0; i < w->p->trace.pool.threads; i++) {
+    (void)snprintf(name, sizeof name, i > 0 ? "worker %u" : "caller, %u", i);
+    write_name(w, "thread_name", NETWORK, i, name);
+  }
+  if (seen[0] || seen[1] || seen[2]) write_name(w, "process_name", WEIGHTS, 0, "weights");
+  for (i = 0; i < 3; i++)
+    if (seen[i]) write_name(w, "thread_name", WEIGHTS, i, place[i]);
 }
 
 int moecc_profile_write(const moecc_profile *p, const char *path) {
-  Writer w = {NULL, NULL, UINT64_MAX, 0};
+  Writer w = {NULL, NULL, UINT64_MAX, 0, 0};
   const moecc_events *own = &p->trace.events[0];
   unsigned thread;
-  size_t i;
+  size_t i, lost = 0;
   int failed;
   w.p = p;
   w.f = fopen(path, "w");
   if (!w.f) return 0;
   for (i = 0; i < own->n; i++)
     if (own->event[i].begin < w.zero) w.zero = own->event[i].begin;
-  fputs("{\"displayTimeUnit\": \"ns\", \"traceEvents\": [", w.f);
-  for (thread = 0; thread < p->trace.pool.threads; thread++) write_thread_name(&w, thread);
+  for (thread = 0; thread < p->trace.pool.threads; thread++) lost += p->trace.events[thread].lost;
+  fprintf(w.f, "{\"otherData\": {\"format\": \"moecc trace 1\", \"lost_events\": %llu},\n", (unsigned long long)lost);
+  fputs("\"displayTimeUnit\": \"ns\", \"traceEvents\": [", w.f);
+  write_names(&w);
   write_caller(&w, own->event, own->n);
   for (thread = 0; thread < p->trace.pool.threads; thread++) write_shares(&w, thread);
   fputs("\n]}\n", w.f);

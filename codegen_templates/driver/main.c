@@ -296,6 +296,7 @@ static int write_output(const Options *o, const Tensor *x, const void *data) {
 extern const moecc_step @NAME@_trace_steps[];
 extern const size_t @NAME@_trace_count;
 static moecc_profile profile;
+static moecc_trace_reader reader;
 
 static int start_profile(const Options *o, const moecc_pool **pool) {
   if (!o->trace && !o->steps) return DONE;
@@ -303,6 +304,13 @@ static int start_profile(const Options *o, const moecc_pool **pool) {
   *pool = moecc_profile_start(&profile, @NAME@_trace_steps, @NAME@_trace_count, *pool, (size_t)o->runs, o->trace != NULL);
   if (!*pool) fprintf(stderr, "@NAME@_main: no memory for a trace\n");
   return *pool ? DONE : MACHINE;
+}
+/* Loads are recorded where they are asked for, and where a thread that loads ahead reads. */
+static const moecc_source *traced_reads(const Options *o, const moecc_source *from) {
+  return o->trace && !o->cpu_time ? moecc_trace_read_through(&reader, from) : from;
+}
+static const moecc_source *traced_source(const Options *o, const moecc_source *from) {
+  return o->trace && !o->cpu_time ? moecc_trace_source(&profile.trace, from, reader.inner ? &reader : NULL) : from;
 }
 static void profile_task(const Options *o) {
   if (o->steps) moecc_profile_task(&profile);
@@ -325,6 +333,8 @@ static int finish_profile(const Options *o, int status) {
 #else
 
 static int start_profile(const Options *o, const moecc_pool **pool) { return (void)o, (void)pool, DONE; }
+static const moecc_source *traced_reads(const Options *o, const moecc_source *from) { return (void)o, from; }
+static const moecc_source *traced_source(const Options *o, const moecc_source *from) { return (void)o, from; }
 static void profile_task(const Options *o) { (void)o; }
 static void profile_call(const Options *o, const Task *task, long run) { (void)o, (void)task, (void)run; }
 static void print_profile(const Options *o) { (void)o; }
@@ -505,7 +515,7 @@ static void start_loader(const Options *o, Weights *w) {
   int wanted = o->source == LOADER || (o->source == DIRECT && !w->direct.in_background);
   if (!wanted || !w->source) return;
   w->loader = allocate(moecc_loader_bytes());
-  w->source = moecc_loader_start(w->loader, w->source);
+  w->source = moecc_loader_start(w->loader, traced_reads(o, w->source));
 #else
   (void)o, (void)w;
 #endif
@@ -525,11 +535,12 @@ static void release_weights(Weights *w) {
 
 /* @NAME@_init says how much memory the tasks need when it is given none. Where memory is static, the header has the
  * same number as a macro. */
-static int open_network(Network *m, unsigned bits, const Weights *w, const moecc_options *options, void **arena) {
-  moecc_status s = @NAME@_init(m, bits, NULL, 0, w->source, options);
+static int open_network(Network *m, unsigned bits, const moecc_source *source, const moecc_options *options,
+                        void **arena) {
+  moecc_status s = @NAME@_init(m, bits, NULL, 0, source, options);
   if (s == MOECC_ERROR_ARENA) {
     *arena = allocate(m->c.needed);
-    s = @NAME@_init(m, bits, *arena, m->c.needed, w->source, options);
+    s = @NAME@_init(m, bits, *arena, m->c.needed, source, options);
   }
   return s == MOECC_OK ? DONE : report(m, "init", s);
 }
@@ -544,7 +555,7 @@ static int run_tasks(const Options *o, const Weights *w, const moecc_pool *pool,
   status = start_profile(o, &pool);
   options.pool = pool;
   options.timeout_ms = (unsigned)o->timeout_ms;
-  if (status == DONE) status = open_network(&m, bits, w, &options, &arena);
+  if (status == DONE) status = open_network(&m, bits, traced_source(o, w->source), &options, &arena);
   for (t = 0; t < n_tasks && status == DONE; t++)
     if (chosen(o, &tasks[t])) status = run_task(o, &m, &tasks[t], pool ? pool->threads : 1);
   @NAME@_close(&m);

@@ -15,7 +15,8 @@ typedef struct {
   const char *const *input;
   size_t n_inputs; /* --input NAME=FILE */
   EngineKind engine;
-  bool all_tasks; /* --task all */
+  bool all_tasks;     /* --task all */
+  bool weights_given; /* --weights */
   bool layers, json, text, kernels, cpu_time, quiet, verbose;
   const char *html, *trace, *tune;
   double rtol, atol;

@@ -30,6 +30,7 @@ void command_bench(Options *o) {
     argument_add(&a, "--steps");
   }
   if (o->cpu_time) argument_add(&a, "--cpu-time");
+  argument_weights(&a, o, &run);
   size_t n = o->compile.n_tasks;
   const char *const *task = n ? o->compile.tasks : runnable_tasks(&run, &n);
   bool all = o->all_tasks && run.has_all;

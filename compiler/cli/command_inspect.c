@@ -1,7 +1,9 @@
-/* moecc inspect: what a model is, and how the compiler understands it. */
+/* moecc inspect: what a model is, and how the compiler understands it; and a trace as a page. */
 #include "cli/cli.h"
-#include "io/json.h"
+#include "cli/timeline.h"
+#include "io/io.h"
 
+#include <errno.h>
 #include <string.h>
 
 typedef struct {
@@ -101,9 +103,34 @@ static void print_summary(Options *o, const Graph *g, const Census *before) {
     if (after.of[op]) printf("  %6zu %s\n", after.of[op], operator_name((Op)op));
 }
 
+/* Does the file begin as JSON does, and no model? */
+static bool is_json(Ctx *c, const char *path) {
+  char first = 0;
+  FILE *f = fopen(path, "rbe");
+  if (!f) ctx_fail_status(c, EXIT_MODEL, "cannot read \"%s\": %s", path, strerror(errno));
+  int n = fscanf(f, " %c", &first);
+  (void)fclose(f);
+  return n == 1 && first == '{';
+}
+
+static void write_timeline(Options *o, const char *trace) {
+  Ctx *c = o->ctx;
+  const char *slash = strrchr(trace, '/');
+  Trace t = trace_read(c, trace);
+  char *making;
+  FILE *f = text_file_begin(c, o->html, &making);
+  text_file_finish(c, f, o->html, making, timeline_page(&t, slash ? slash + 1 : trace));
+}
+
 void command_inspect(Options *o) {
   Ctx *c = o->ctx;
   ctx_set_file(c, o->compile.model);
+  if (o->html) {
+    if (!is_json(c, o->compile.model))
+      ctx_fail_status(c, EXIT_USAGE, "--html of a model is not built yet; it takes a trace: moecc run --trace FILE");
+    write_timeline(o, o->compile.model);
+    return;
+  }
   Graph *g = onnx_read(c, o->compile.model, o->compile.dims, o->compile.n_dims);
   if (o->text) {
     Text t = {.ctx = c};

@@ -147,6 +147,7 @@ void command_run(Options *o) {
   argument_pair(&a, "--threads", ctx_format(c, "%ld", o->threads));
   argument_pair(&a, "-o", o->out);
   if (o->quiet) argument_add(&a, "--quiet");
+  argument_weights(&a, o, &run);
   if (o->trace) argument_pair(&a, "--trace", o->trace);
   static const char trouble[] = "the network does not run on these inputs";
   size_t named = run.graph ? 0 : o->compile.n_tasks; /* a model was compiled for these only */

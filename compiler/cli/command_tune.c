@@ -8,6 +8,7 @@
  */
 #include "cli/profile.h"
 #include "cli/runnable.h"
+#include "io/io.h"
 #include "lower/tuning.h"
 #include "progress.h"
 
@@ -211,28 +212,6 @@ static void search(Tuner *t) {
 
 /* ---- results ----------------------------------------------------------------------------------------------------- */
 
-static void remove_file(void *path) { (void)unlink(path); }
-
-/* A file beside the one that is wanted, begun before the work and put in its place at the end: whole or not at all. What
- * is there and no plain file (a device, a pipe) is written to and not replaced: *making is NULL. */
-static FILE *begin_file(Ctx *c, const char *path, char **making) {
-  struct stat s;
-  bool replaced = stat(path, &s) != 0 || S_ISREG(s.st_mode);
-  *making = replaced ? ctx_format(c, "%s.%ld", path, (long)getpid()) : NULL;
-  FILE *f = fopen(replaced ? *making : path, replaced ? "wbxe" : "wbe");
-  if (!f) ctx_fail_status(c, EXIT_MACHINE, "cannot write \"%s\": %s", path, strerror(errno));
-  if (replaced) ctx_defer(c, remove_file, *making);
-  return f;
-}
-
-static void finish_file(Ctx *c, FILE *f, const char *path, char *making, const char *text) {
-  bool bad = fputs(text, f) < 0;
-  bad |= fclose(f) != 0;
-  if (bad || (making && rename(making, path) != 0))
-    ctx_fail_status(c, EXIT_MACHINE, "cannot write \"%s\": %s", path, strerror(errno));
-  if (making) ctx_undefer(c, remove_file, making);
-}
-
 static const char *tile_text(Ctx *c, Tile tile) {
   const char *text = ctx_format(c, "%dx%d", tile.mr, tile.nr);
   return tile.block && tile.block != 100 ? ctx_format(c, "%s %d%%", text, tile.block) : text;
@@ -263,10 +242,10 @@ void command_tune(Options *o) {
   ctx_set_file(c, o->argument[0]);
   t.graph = pipeline_graph(c, &o->compile);
   char *making;
-  FILE *file = begin_file(c, o->out, &making);
+  FILE *file = text_file_begin(c, o->out, &making);
   search(&t);
   Tuning result = {.target = o->compile.target};
   for (size_t i = 0; i < t.n; i++) tuning_add(c, &result, t.place[i].request);
-  finish_file(c, file, o->out, making, tuning_text(c, &result));
+  text_file_finish(c, file, o->out, making, tuning_text(c, &result));
   print_result(&t);
 }

@@ -107,6 +107,7 @@ static void set_weights(Options *o, const char *v) {
   o->compile.weights = one_of(o, "--weights", v, choices)[0] == 'f' ? WEIGHTS_FILE
                        : v[0] == 'e'                                ? WEIGHTS_EMBED
                                                                     : WEIGHTS_STREAM;
+  o->weights_given = true;
 }
 static void set_arena(Options *o, const char *v) { o->compile.arena = whole_number(o, "--arena", v, 1); }
 static void set_stream_buffer(Options *o, const char *v) {
@@ -160,6 +161,10 @@ static void set_trace(Options *o, const char *v) {
   if (!*v || strcmp(v, "-") == 0) usage_error(o, "--trace wants a file, not \"%s\"%s", v, "");
   o->trace = v;
 }
+static void set_html(Options *o, const char *v) {
+  if (!*v || strcmp(v, "-") == 0) usage_error(o, "--html wants a file, not \"%s\"%s", v, "");
+  o->html = v;
+}
 static void set_tune(Options *o, const char *v) { o->tune = v; }
 static void set_later(Options *o, const char *v) { (void)v, usage_error(o, "%s is not built yet%s", o->option, ""); }
 
@@ -184,13 +189,14 @@ static const OptionInfo options[] = {
     {"--dim", "NAME=N", MODEL, set_dim, "fix a free dimension"},
     {"--target", "T", FOR_COMPILE | RUNS | FOR_TUNE, set_target,
      "machine to make code for (default: native; all of them are below)"},
-    {"--weights", "MODE", FOR_COMPILE, set_weights,
+    {"--weights", "MODE", FOR_COMPILE | FOR_RUN | FOR_BENCH, set_weights,
      "file: N_weights.bin, loaded before the first call (default)\n"
-     "embed: in the C; stream: N_weights.bin, loaded while computing"},
+     "embed: in the C; stream: N_weights.bin, loaded while computing\n"
+     "run, bench: the same of a compiled folder, but for embed (default: as it was compiled)"},
     {"--arena", "BYTES", FOR_COMPILE | RUNS, set_arena,
      "the most memory that a task may take with one thread, stream buffers aside: chains of pictures\n"
      "are computed in bands as far as that takes; the results are the same (default: any)"},
-    {"--stream-buffer", "BYTES", FOR_COMPILE, set_stream_buffer,
+    {"--stream-buffer", "BYTES", FOR_COMPILE | FOR_RUN | FOR_BENCH, set_stream_buffer,
      "with --weights stream: bytes of each of the two buffers (default: 1200000). Weights that do not fit\n"
      "are cut along output channels; what cannot be cut makes the buffers larger"},
     {"--resident", "BYTES", FOR_COMPILE, set_resident,
@@ -227,7 +233,9 @@ static const OptionInfo options[] = {
     {"--cpu-time", NULL, FOR_BENCH, set_cpu_time,
      "the thread's processor time instead of elapsed time, which a busy machine stretches"},
     {"--text", NULL, FOR_INSPECT, set_text, "the graph as read, in ONNX's text syntax"},
-    {"--html", "FILE", FOR_INSPECT, set_later, "not built yet"},
+    {"--html", "FILE", FOR_INSPECT, set_html,
+     "of a trace that run --trace wrote: a page with its timeline, kernels and loads of weights in\n"
+     "tracks, which needs nothing else; of a model: not built yet"},
     {"--quiet", NULL, FOR_ALL, set_quiet, "no warnings, no progress"},
     {"--verbose", NULL, FOR_ALL, set_verbose, "say what is being done, and how long it took"},
 };
@@ -321,7 +329,8 @@ static void add_argument(Options *o, const char *text) {
 /* What excludes each other, once all is known. */
 static void check_options(Options *o) {
   if (o->quiet && o->verbose) usage_error(o, "--quiet and --verbose exclude each other%s%s", "", "");
-  if (o->json && o->text) usage_error(o, "--json and --text exclude each other%s%s", "", "");
+  if (o->json + o->text + (o->html != NULL) > 1)
+    usage_error(o, "--json, --text and --html exclude each other%s%s", "", "");
   if (o->compile.stream_buffer && o->compile.weights != WEIGHTS_STREAM)
     usage_error(o, "--stream-buffer is for --weights stream%s%s", "", "");
   if (o->resident_given && o->compile.weights != WEIGHTS_STREAM)

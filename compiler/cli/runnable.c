@@ -67,6 +67,13 @@ void argument_pair(Arguments *a, const char *option, const char *value) {
   argument_add(a, value);
 }
 
+void argument_weights(Arguments *a, const Options *o, const Runnable *r) {
+  if (r->graph || !o->weights_given) return;
+  if (o->compile.weights == WEIGHTS_EMBED)
+    ctx_fail_status(a->ctx, EXIT_USAGE, "--weights embed is for the compiler: \"%s\" is compiled already", r->folder);
+  argument_add(a, o->compile.weights == WEIGHTS_STREAM ? "--stream" : "--load");
+}
+
 void runnable_read(const Runnable *r, const Arguments *a, const char *task, const char *trouble, Text *out) {
   Arguments all = {.ctx = a->ctx};
   for (size_t i = 0; i < a->n; i++) argument_add(&all, a->item[i]);

@@ -7,6 +7,7 @@
 #include "engine/engine.h"
 
 #include "engine/process.h"
+#include "io/io.h"
 #include "lower/lower.h"
 #include "progress.h"
 
@@ -31,28 +32,12 @@ struct Engine {
 
 /* ---- what is in the folder ---- */
 
-static char *read_file(Ctx *c, const char *path, size_t *bytes) {
-  FILE *f = fopen(path, "rb");
-  if (!f) ctx_fail_status(c, EXIT_MACHINE, "cannot read \"%s\": %s", path, strerror(errno));
-  Text t = {.ctx = c};
-  char block[16384];
-  for (size_t n = sizeof block; n == sizeof block;) { /* a short read is the end, or an error */
-    n = fread(block, 1, sizeof block, f);
-    text_write(&t, block, n);
-  }
-  bool bad = ferror(f) != 0;
-  (void)fclose(f);
-  if (bad) ctx_fail_status(c, EXIT_MACHINE, "cannot read \"%s\": it is no file, or the disk fails", path);
-  *bytes = t.len;
-  return t.text ? t.text : ctx_strdup(c, "");
-}
-
 static const char *read_manifest(Ctx *c, const char *folder) {
   const char *path = ctx_format(c, "%s/MANIFEST", folder);
   size_t bytes;
   if (access(path, F_OK) != 0)
     ctx_fail(c, NULL, "\"%s\" is not a folder that moecc compile wrote: it has no MANIFEST", folder);
-  return read_file(c, path, &bytes);
+  return text_file_read(c, path, &bytes);
 }
 
 static const char *next_line(const char *line) {
@@ -73,7 +58,7 @@ const char *folder_network(Ctx *c, const char *folder) {
 const char *folder_setting(Ctx *c, const char *folder, const char *variable) {
   size_t bytes;
   const char *line =
-      strstr(read_file(c, ctx_format(c, "%s/Makefile", folder), &bytes), ctx_format(c, "\n%s := ", variable));
+      strstr(text_file_read(c, ctx_format(c, "%s/Makefile", folder), &bytes), ctx_format(c, "\n%s := ", variable));
   if (!line) return "";
   line += strlen(variable) + 5;
   return ctx_strndup(c, line, strcspn(line, "\n"));
@@ -134,7 +119,7 @@ static uint64_t source_hash(Engine *e, const Text *version, const char *flags) {
   h = hash_bytes(flags, strlen(flags), h);
   for (size_t i = 0; i < e->n_sources; i++) {
     size_t bytes;
-    const char *text = read_file(e->ctx, e->source[i], &bytes), *name = strrchr(e->source[i], '/');
+    const char *text = text_file_read(e->ctx, e->source[i], &bytes), *name = strrchr(e->source[i], '/');
     h = hash_bytes(name, strlen(name) + 1, h);
     h = hash_bytes(text, bytes, h);
   }

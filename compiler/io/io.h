@@ -8,6 +8,14 @@
 
 #include "compiler.h"
 
+/* ---- text_file.c ------------------------------------------------------------------------------------------------ */
+
+char *text_file_read(Ctx *c, const char *path, size_t *bytes); /* all of it, and a zero; leaves with EXIT_MACHINE */
+/* A file beside the one that is wanted, begun before the work and put in its place at the end: whole or not at all. What
+ * is there and no plain file (a device, a pipe) is written to and not replaced: *making is NULL. */
+FILE *text_file_begin(Ctx *c, const char *path, char **making);
+void text_file_finish(Ctx *c, FILE *f, const char *path, char *making, const char *text);
+
 /* ---- npy.c ------------------------------------------------------------------------------------------------------- */
 
 /* Reads an array of any numeric type, up to 8 dimensions, C order; bfloat16 is 2 raw bytes ("V2"), as NumPy writes it.

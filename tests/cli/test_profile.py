@@ -82,10 +82,10 @@ def end(span: dict[str, Any]) -> float:
 
 
 def nested(events: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Pairs of a span and one that begins within it, on the same thread."""
-    for thread in {e["tid"] for e in events}:
+    """Pairs of a span and one that begins within it, on the same thread or buffer."""
+    for track in {(e["pid"], e["tid"]) for e in events}:
         open_spans: list[dict[str, Any]] = []
-        for span in sorted((e for e in events if e["tid"] == thread), key=lambda e: (e["ts"], -e["dur"])):
+        for span in sorted((e for e in events if (e["pid"], e["tid"]) == track), key=lambda e: (e["ts"], -e["dur"])):
             while open_spans and end(open_spans[-1]) <= span["ts"]:
                 open_spans.pop()
             if open_spans:
@@ -107,10 +107,11 @@ def test_trace(cli: Cli, moe: Path, form: str, threads: str) -> None:
     for outer, inner in nested(events):
         assert end(inner) <= end(outer) + 0.002, (outer, inner)
     kinds = {e["cat"] for e in events}
-    assert {"call", "layer", "experts", "expert", "load", "Moe"} <= kinds
+    assert {"call", "layer", "experts", "expert", "take", "Moe"} <= kinds
+    assert (form == "streamed") == ({"load", "stall"} <= kinds)
 
     steps = steps_of(cli.place / "out")
-    own = {e["args"]["step"]: e for e in events if e["tid"] == 0 and "node" in e["args"]}
+    own = {e["args"]["step"]: e for e in events if (e["pid"], e["tid"]) == (1, 0) and "node" in e["args"]}
     for number, step in steps.items():
         kernels = step["kernel"] if isinstance(step["kernel"], list) else [step["kernel"]]
         first = number + isinstance(step["kernel"], list)  # a loop's number comes before those of its body
