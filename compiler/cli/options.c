@@ -166,7 +166,6 @@ static void set_html(Options *o, const char *v) {
   o->html = v;
 }
 static void set_tune(Options *o, const char *v) { o->tune = v; }
-static void set_later(Options *o, const char *v) { (void)v, usage_error(o, "%s is not built yet%s", o->option, ""); }
 
 enum {
   MODEL = FOR_COMPILE | FOR_RUN | FOR_VERIFY | FOR_BENCH | FOR_TUNE | FOR_INSPECT,

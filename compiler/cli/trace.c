@@ -22,6 +22,7 @@ static void add_span(Trace *t, const Json *e) {
                   .kind = json_member_text(e, "cat", ""),
                   .begin = begin,
                   .end = begin + time,
+                  .busy = begin,
                   .process = json_member_number(e, "pid", 0) == TRACE_WEIGHTS ? TRACE_WEIGHTS : TRACE_NETWORK,
                   .thread = (int)fmin(fmax(json_member_number(e, "tid", 0), 0), 1 << 20),
                   .args = json_member(e, "args")};
