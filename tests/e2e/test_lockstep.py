@@ -10,12 +10,17 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
-from emitted import FAST, SANITIZERS, STRICT, Array, Compile, Emitted, Network, assert_same_bits, data_set, emit
+from emitted import SANITIZERS, STRICT, Array, Compile, Emitted, Network, assert_same_bits, data_set, emit
 from onnx import TensorProto, helper, numpy_helper
 
 STREAM = ("--weights", "stream", "--target", "generic")
 NETWORKS = [f"m3vit-{case}-moe" for case in ("seed1", "odd", "herd-of-two", "unloved", "all-chosen", "conditioned")]
-COMPILERS = {"gcc": ["CC=gcc", f"CFLAGS={STRICT}"], "clang": ["CC=clang-19", f"CFLAGS={FAST}"], "tcc": ["CC=tcc", "CFLAGS="]}
+COMPILERS = {
+    "gcc": {"CC": "gcc", "CFLAGS": STRICT},
+    "clang": {"CC": "clang-19", "CFLAGS": STRICT},
+    "tcc": {"CC": "tcc", "CFLAGS": ""},
+    "sanitizers": {"CC": "gcc", "CFLAGS": SANITIZERS},
+}
 
 # ---- small networks of several tasks ----
 
@@ -141,7 +146,8 @@ def compare(network: Network, inputs: dict[str, Array]) -> tuple[dict[str, Count
     each task read, and what the call of all did."""
     tasks = [t["task"] for t in network.emitted.tasks]
     arena = network.open(tasks)
-    single, found = {}, {}
+    single: dict[str, Counter[tuple[int, int]]] = {}
+    found: dict[str, Array] = {}
     network.counting.read.clear()
     for task in tasks:
         found |= network.run(task, inputs)
@@ -196,3 +202,18 @@ def test_made(moecc: Path, tmp_path: Path, name: str) -> None:
         "one_apart": [["a", "c", "d"]],
     }
     assert groups == wanted[name]
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_compilers(moecc: Path, tmp_path: Path, compiler: str) -> None:
+    """Each compiler's streamed call of all tasks gives the bits of its resident single calls, with threads and without."""
+    model, results = windows(tmp_path / "windows.onnx"), []
+    for mode in ("file", "stream"):
+        emitted = emit(moecc, model, tmp_path / mode, "--weights", mode, "--target", "generic")
+        built = emitted.make(tmp_path / f"{mode}-b", **COMPILERS[compiler])
+        inputs = some_inputs(emitted)
+        given = {name: array.reshape(Maker.TOKENS, Maker.WIDTH) for name, array in inputs.items()}
+        options = [()] if mode == "file" else [("--task", "all", "--stream"), ("--task", "all", "--stream", "--threads", "3")]
+        results += [built(tmp_path / "out", given, *o) for o in options]
+    for found in results[1:]:
+        assert_same_bits(found, results[0])
