@@ -307,7 +307,8 @@ typedef struct moecc_direct_read {
 /* What is shared with the kernel. */
 typedef struct moecc_ring {
   int fd;
-  unsigned char *memory, *entries; /* mapped */
+  unsigned *memory;       /* mapped: heads, tails, results */
+  unsigned char *entries; /* mapped: requests */
   size_t memory_bytes, entries_bytes;
   unsigned *sq_head, *sq_tail, *sq_array, sq_mask;
   unsigned *cq_head, *cq_tail, cq_mask;

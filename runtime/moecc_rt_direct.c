@@ -327,7 +327,7 @@ static void *ring_map(const moecc_ring *ring, size_t bytes, off_t what) {
   return p == MAP_FAILED ? NULL : p;
 }
 
-static unsigned *word_of(unsigned char *memory, uint32_t offset) { return (unsigned *)(void *)(memory + offset); }
+static unsigned *word_of(unsigned *memory, uint32_t offset) { return memory + offset / sizeof *memory; }
 
 /* 0: this kernel has no ring for us. */
 static int ring_open(moecc_ring *ring) {
@@ -352,7 +352,7 @@ static int ring_open(moecc_ring *ring) {
   ring->cq_head = word_of(ring->memory, p.cq_off.head);
   ring->cq_tail = word_of(ring->memory, p.cq_off.tail);
   ring->cq_mask = *word_of(ring->memory, p.cq_off.ring_mask);
-  ring->results = ring->memory + p.cq_off.cqes;
+  ring->results = (unsigned char *)word_of(ring->memory, p.cq_off.cqes);
   return 1;
 }
 
