@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,20 @@ def test_compiled_otherwise(case: Case, compiled: Compile, tmp_path: Path, optio
     assert_same_bits(built(tmp_path / "out", case.inputs, "--threads", "3", "--task", "all"), case.plain)
     if "embed" not in options:
         assert_same_bits(built(tmp_path / "out", case.inputs, "--stream"), case.plain)
+
+
+@pytest.mark.parametrize("compiler", [c for c in ("gcc", "clang-19", "tcc") if shutil.which(c)])
+def test_sources_against_embedded(compiled: Compile, networks: Path, tmp_path: Path, compiler: str) -> None:
+    """With each compiler: streamed in each way, the bits of weights in the program."""
+    inputs, expected = data_set(networks / NETWORK)
+    embedded, streamed = (
+        compiled(NETWORK, "--weights", mode).make(tmp_path / mode, CC=compiler, CFLAGS="-O1") for mode in ("embed", "stream")
+    )
+    plain = embedded(tmp_path / "out", inputs)
+    for name, array in plain.items():
+        assert_close(array, expected[name])
+    for way in WAYS:
+        assert_same_bits(streamed(tmp_path / "out", inputs, "--source", way), plain)
 
 
 def test_token_major_is_another_loop(compiled: Compile) -> None:
