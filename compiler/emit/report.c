@@ -246,7 +246,7 @@ static void add_read_again(Emission *e, Text *t) {
              separator, quoted(e->ctx, u->name), u->id, (long long)u->bytes, (long long)takes[i], (long long)once);
     separator = ",";
   }
-  text_add(t, "%s]\n", *separator ? "\n    " : "");
+  text_add(t, "%s],\n", *separator ? "\n    " : "");
 }
 
 static void add_lockstep(Emission *e, Text *t, const Lockstep *l) {
@@ -266,8 +266,7 @@ static void add_all_tasks(Emission *e, Text *t) {
   uint64_t all = 0, single = 0;
   each_step_of_all(e, add_loads, &all);
   for (size_t i = 0; i < e->n_tasks; i++) single += task_loads(e, i);
-  text_add(t, "  \"all_tasks\": {\n    \"function\": \"%s_all\",\n    \"arena_bytes\": %lld,\n", e->name,
-           (long long)s->arena_all);
+  text_add(t, "    \"function\": \"%s_all\",\n    \"arena_bytes\": %lld,\n", e->name, (long long)s->arena_all);
   text_add(t,
            "    \"loaded_bytes_worst_case\": %llu,\n    \"loaded_bytes_of_single_calls\": %llu,\n    \"lockstep\": [",
            (unsigned long long)all, (unsigned long long)single);
@@ -277,7 +276,6 @@ static void add_all_tasks(Emission *e, Text *t) {
   }
   text_add(t, "%s],\n", s->n_lockstep ? "\n    " : "");
   add_read_again(e, t);
-  text_add(t, "  },\n");
 }
 
 /* ---- the file ---- */
@@ -331,6 +329,7 @@ static void add_network(Emission *e, Text *t) {
            (long long)e->schedule->arena_all, (long long)all.bytes, (long long)e->schedule->scratch);
   text_add(t, "  \"all_tasks\": {\n");
   add_bounds(e, t, e->n_tasks, "    ");
+  if (e->n_tasks > 1) add_all_tasks(e, t);
   text_add(t, "    \"tasks\": %zu\n  },\n", e->n_tasks);
   add_resident(e, t);
   add_kernels(e, t);
@@ -340,7 +339,6 @@ char *emit_report(Emission *e) {
   Text t = {.ctx = e->ctx};
   text_add(&t, "{\n");
   add_network(e, &t);
-  if (e->n_tasks > 1) add_all_tasks(e, &t);
   text_add(&t, "  \"tasks\": [\n");
   for (size_t i = 0; i < e->n_tasks; i++) {
     add_task(e, &t, i);
