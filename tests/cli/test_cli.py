@@ -25,7 +25,6 @@ NOT_BUILT = [
     ("compile", "MODEL -o out --target cortex-m7"),
     ("compile", "MODEL -o out --target cortex-m55"),
     ("compile", "MODEL -o out --target wasm32"),
-    ("compile", "MODEL -o out --stream-buffer 65536"),
     ("compile", "MODEL -o out --precision bf16"),
     ("compile", "MODEL -o out --precision int8"),
     ("inspect", "MODEL --html page.html"),
