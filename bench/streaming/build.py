@@ -78,6 +78,8 @@ def program(code: Path, folder: Path, report: dict[str, Any]) -> Path:
     wrapped = [f"-Wl,--wrap={name}" for name in TAKES]
     made = folder / "program"
     places = [f"-I{place}" for place in (code, HERE, SERVE)]
+    if (code / "moecc_rt_direct.c").exists():
+        places.append("-DWITH_DIRECT")
     command = [*flags, *places, *map(str, sources), str(code / "build/libnet.a"), "-o", str(made), *wrapped]
     run([*command, "-Wl,--gc-sections", "-lm", "-lpthread"])
     return made

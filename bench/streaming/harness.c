@@ -31,7 +31,7 @@
 
 net network; /* starts as zeros */
 
-enum { MOST = 1 << 16 }; /* takes, and loads, of a call */
+enum { MOST = 1 << 14 }; /* takes, and loads, of a call */
 
 typedef struct Take {
   const moecc_unit *unit;

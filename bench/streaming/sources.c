@@ -58,12 +58,25 @@ static const char *open_loader(const char *path, const moecc_source **source) {
   return *source == &recorded ? "no thread for the loader" : NULL;
 }
 
+#ifdef WITH_DIRECT
+static const char *open_direct(const char *path, const moecc_source **source) {
+  static moecc_direct direct;
+  moecc_status s = moecc_direct_open(&direct, path, 0);
+  *source = &direct.source;
+  if (s == MOECC_OK && !(direct.direct && direct.in_background)) return "no O_DIRECT or no io_uring here";
+  return outcome(s);
+}
+#endif
+
 static const struct {
   const char *name;
   const char *(*open)(const char *path, const moecc_source **source);
 } known[] = {
     {"resident", open_resident}, {"map", open_map},   {"embedded", open_embedded},
     {"memory", open_memory},     {"file", open_file}, {"loader", open_loader},
+#ifdef WITH_DIRECT
+    {"direct", open_direct},
+#endif
 };
 
 const char *open_source(const char *name, const char *path, const moecc_source **source) {
