@@ -1,4 +1,4 @@
-/* A compiled network that streams its weights, and says when: bench/streaming/README.md has the whole picture.
+/* A compiled network that streams its weights, and says when: bench/README.md has the whole picture.
  *
  *   harness WEIGHTS INPUTS SOURCE THREADS
  *
@@ -22,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -56,7 +57,8 @@ static struct {
   Load load[MOST];
   size_t takes, loads, served;
   uint64_t begin, end;
-  int within; /* a take */
+  long interrupted; /* how often the system gave a thread's processor to others */
+  int within;       /* a take */
 } record;
 
 static int serial, cold;
@@ -66,6 +68,11 @@ static uint64_t now(void) {
   struct timespec t;
   (void)clock_gettime(CLOCK_MONOTONIC, &t);
   return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static long interruptions(void) {
+  struct rusage usage;
+  return getrusage(RUSAGE_SELF, &usage) == 0 ? usage.ru_nivcsw : 0;
 }
 
 static double milliseconds(uint64_t begin, uint64_t end) { return (double)(end - begin) * 1e-6; }
@@ -252,9 +259,11 @@ static const char *one_call(const char *task) {
   if (wrong) return wrong;
   forget_slots();
   record.takes = record.loads = record.served = 0;
+  record.interrupted = -interruptions();
   record.begin = now();
   wrong = ports_call(task);
   record.end = now();
+  record.interrupted += interruptions();
   if (!wrong && (record.takes >= MOST || record.loads >= MOST)) wrong = "more takes or loads than there is room for";
   return wrong;
 }
@@ -309,7 +318,7 @@ static const char *answer_events(const char *path) {
   size_t i;
   int failed;
   if (!f) return strerror(errno);
-  fprintf(f, "call %" PRIu64 "\n", since(record.end));
+  fprintf(f, "call %" PRIu64 " %ld\n", since(record.end), record.interrupted);
   for (i = 0; i < record.takes; i++) {
     const Take *t = &record.take[i];
     fprintf(f, "take %s %u %u %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", t->unit->name, t->index,

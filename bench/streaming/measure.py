@@ -29,6 +29,11 @@ class Effort:
     least: int = 3  # rounds
     most: int = 9
 
+    def goes_on(self, rounds: int, seconds: float) -> bool:
+        """Two rounds in any case; large networks on a slow machine do not get all that are wanted."""
+        wanted = rounds < self.least and seconds < 4 * self.seconds
+        return rounds < self.most and (rounds < 2 or wanted or seconds < self.seconds)
+
 
 class Player:
     """A process with the network, whose calls are timed and looked into."""
@@ -142,6 +147,8 @@ def one_round(entry: Entry, resident_ms: float, resident: simulate.Call, order: 
         ideal=simulate.ideal(head, steps),
         causal=simulate.ideal(head, steps, causal=True),
         own_ideal=simulate.ideal(own_head, own),
+        joined=simulate.ideal(head, simulate.joined(steps)),
+        interrupted=overlapped.interrupted,
         layers=layers_of(overlapped, steps, loads, compute),
     )
 
@@ -195,7 +202,7 @@ def measure(network: Network, built: Built, threads: int, sources: list[str], ef
             entries.append(made)
         began = time.monotonic()
         number = 0
-        while number < effort.most and (number < effort.least or time.monotonic() - began < effort.seconds):
+        while effort.goes_on(number, time.monotonic() - began):
             batch.storage.append(storage_speed(built.weights))
             first = number % max(len(entries), 1)
             for entry in entries[first:] + entries[:first]:
@@ -215,14 +222,14 @@ def measure(network: Network, built: Built, threads: int, sources: list[str], ef
 def plan(network: Network, built: Built) -> Plan:
     """Of the first task, on one thread."""
     report, task = built.report, built.report["tasks"][0]
-    queues = [(int(queue["entries"]), int(queue["experts"])) for queue in task["queues"]]
+    queues = task["queues"]
     return Plan(
         network.name,
-        max((experts for _, experts in queues), default=0),
+        max((int(queue["experts"]) for queue in queues), default=0),
         built.pack_bytes,
         int(task["arena_bytes"]) + int(task["scratch_bytes_per_thread"]),
-        int(report.get("stream_bytes", 2 * int(report["stream_buffer_bytes"]))),
-        max((8 * entries + 4 * (experts + 1) for entries, experts in queues), default=0),
+        int(report["stream_bytes"]),
+        int(task.get("queue_bytes", max((8 * q["entries"] + 4 * (q["experts"] + 1) for q in queues), default=0))),
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from bench.report import aligned, between_markers, markdown, number, percent
 from bench.results import Spread
 from bench.streaming.results import Batch, Case, Limited, Results
-from bench.streaming.simulate import REASONS
+from bench.streaming.simulate import REASONS, SMALL
 
 Table = list[list[str]]
 
@@ -66,6 +66,8 @@ def case_notes(case: Case) -> list[str]:
     ]
     over = case.median(lambda r: r.overlapped - r.ideal)
     notes = [f"{case.name}: {number(over)} ms over the ideal; " + ", ".join(f"{ms:.2f} {text}" for ms, text in lost)]
+    small = case.median(lambda r: r.ideal - r.joined)
+    notes.append(f"  {small:.2f} ms of the ideal are reads of less than {SMALL} bytes, which could come with the next unit")
     notes += [f"  {ms:.2f} ms of stalls: {REASONS[reason]}" for reason, ms in case.reasons.items()]
     for stall in case.stalls[:4]:
         slot = f"{stall.unit}[{stall.index}]"
@@ -232,7 +234,12 @@ def noise(results: Results) -> str:
     if not found:
         return ""
     apart = percent(statistics.median(found))
-    return f"The machine's noise: the quartiles of the resident call are {apart} of its median apart (median of all batches)."
+    rounds = [r for batch in results.batches for case in batch.cases for r in case.rounds]
+    often = statistics.median(r.interrupted for r in rounds)
+    return (
+        f"The machine's noise: the quartiles of the resident call are {apart} of its median apart (median of all batches), "
+        f"and other processes interrupted an overlapped call {often:.0f} times (median)."
+    )
 
 
 def text(results: Results) -> str:

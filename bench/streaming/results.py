@@ -41,6 +41,8 @@ class Round:
     ideal: float  # the best schedule of this round's unit times
     causal: float  # the same with loads asked for where the emitted code asks
     own_ideal: float  # the best schedule of the computing times within the overlapped call
+    joined: float  # the best schedule if small units came with the next one
+    interrupted: int  # how often other processes took a processor from the overlapped call
     layers: Layers | None = None
 
     @property

@@ -20,6 +20,7 @@ from pathlib import Path
 
 MS = 1e-6  # milliseconds in a nanosecond
 NOTHING = 0.02  # ms: shorter waits are not stalls
+SMALL = 8192  # bytes
 
 
 @dataclass(frozen=True)
@@ -62,21 +63,22 @@ class Call:
     ms: float
     takes: list[Take]
     loads: list[Load]
+    interrupted: int = 0  # how often the system gave the processor to others
 
 
 def parse(lines: Iterable[str]) -> Call:
     """What the harness writes."""
-    ms, takes, loads = 0.0, [], []
+    ms, interrupted, takes, loads = 0.0, 0, [], []
     for line in lines:
         kind, *words = line.split()
         if kind == "call":
-            ms = int(words[0]) * MS
+            ms, interrupted = int(words[0]) * MS, int(words[1])
         elif kind == "take":
             takes.append(Take(words[0], *map(int, words[1:4]), *(int(w) * MS for w in words[4:])))
         else:
             offset, size, take, within = map(int, words[:4])
             loads.append(Load(offset, size, take, bool(within), *(int(w) * MS for w in words[4:])))
-    return Call(ms, takes, loads)
+    return Call(ms, takes, loads, interrupted)
 
 
 def read(path: Path) -> Call:
@@ -176,6 +178,27 @@ def schedule(head: float, steps: Sequence[Step], causal: bool = False) -> list[f
 def ideal(head: float, steps: Sequence[Step], causal: bool = False) -> float:
     ends = schedule(head, steps, causal)
     return ends[-1] if ends else head
+
+
+def joined(steps: Sequence[Step], small: int = SMALL) -> list[Step]:
+    """The steps, had small units come with the one behind them: what a read costs that hardly carries anything."""
+    made: list[Step] = []
+    before: Step | None = None
+    for step in steps:
+        if before is not None:
+            step = replace(
+                step,
+                load=step.load or before.load,
+                compute=before.compute + step.compute,
+                check=before.check + step.check,
+                bytes=before.bytes + step.bytes,
+            )
+            before = None
+        if 0 < step.bytes < small and not step.expert:
+            before = step
+            continue
+        made.append(step)
+    return made if before is None else [*made, before]
 
 
 def serial(head: float, steps: Sequence[Step]) -> float:

@@ -67,6 +67,27 @@ def test_an_expert_that_is_not_known_yet_is_not_loaded() -> None:
     assert simulate.ideal(0, in_vain, causal=True) == 1 + 4 + 2 + 3
 
 
+def test_small_units_may_come_with_the_next() -> None:
+    small, large = Step("s", 0, False, 1, 2, 0.5, 100), Step("l", 0, False, 6, 3, 0.25, 10**6)
+    (one,) = simulate.joined([small, large])
+    assert (one.unit, one.load, one.compute, one.check, one.bytes) == ("l", 6, 5, 0.75, 10**6 + 100)
+    assert simulate.joined([large, small, small]) == [large, Step("s", 0, False, 1, 4, 1.0, 200)]
+    expert = Step("e", 0, True, 1, 2, 0, 100)
+    assert simulate.joined([expert, large]) == [expert, large]
+
+
+def test_slow_machines_get_fewer_rounds() -> None:
+    effort = measure.Effort(10, 3, 5)
+    assert [effort.goes_on(n, t) for n, t in ((1, 999), (2, 30), (2, 50), (3, 9), (3, 11), (5, 1))] == [
+        True,
+        True,
+        False,
+        True,
+        False,
+        False,
+    ]
+
+
 def by_the_clock(head: int, units: list[tuple[int, int]]) -> int:
     """Another way to the same: two buffers, one loader and one computer, a unit of time after the other."""
     buffers: list[tuple[str, int]] = [("free", -1), ("free", -1)]
@@ -116,7 +137,7 @@ def test_both_formulas() -> None:
     assert simulate.hidden(10, 4, 12) == 0.5
     assert simulate.hidden(10, 4, 14) == 0
     assert simulate.hidden_of_serial(4, 10, 15, 11) == 1
-    one = results.Round(10, 3, 15, 12, 11, 1, 5, 11, 11, 11)
+    one = results.Round(10, 3, 15, 12, 11, 1, 5, 11, 11, 11, 11, 0)
     assert (one.compute, one.hidden, one.hidden_of_serial) == (4, 0.5, 0.75)
 
 
@@ -124,7 +145,7 @@ def test_both_formulas() -> None:
 
 # Takes a dense unit, a router, the experts 1 and 3, and the dense unit again; the first expert is asked for by the router's
 # step, the others while their predecessors are taken. The last is in a buffer still.
-EVENTS = """call 100000000
+EVENTS = """call 100000000 3
 take dense 0 1 4096 2000000 12000000 9000000 500000
 take router 0 1 8192 20000000 20100000 0 0
 take experts 1 4 20480 30000000 34000000 3000000 0
@@ -144,7 +165,7 @@ def call() -> Call:
 
 
 def test_events_are_read(call: Call) -> None:
-    assert call.ms == 100
+    assert (call.ms, call.interrupted) == (100, 3)
     first = call.takes[0]
     assert (first.unit, first.index, first.count, first.offset) == ("dense", 0, 1, 4096)
     assert (first.begin, first.end, first.waiting, first.asking) == pytest.approx((2, 12, 9, 0.5))
@@ -202,7 +223,9 @@ def test_layers_add_up(call: Call) -> None:
     loads, compute = [9.0, 2, 3, 4, 1], [1.0, 2, 3, 4, 5]
     made = simulate.steps_of(call, loads, compute, [0.0] * 5)
     layers = measure.layers_of(call, made, loads, compute)
-    assert layers == results.Layers(7, 12, pytest.approx(74.9), 3 + 4 + 9)
+    assert layers is not None
+    assert (layers.load, layers.compute, layers.ideal) == (7, 12, 3 + 4 + 9)
+    assert layers.overlapped == pytest.approx(74.9)
     assert measure.layers_of(Call(1, call.takes[:2], call.loads), made, loads, compute) is None
 
 
@@ -211,7 +234,7 @@ def test_layers_add_up(call: Call) -> None:
 
 @pytest.fixture
 def measured() -> results.Results:
-    rounds = [results.Round(10, 3, 15, o, 11, 1, 5, 11, 11.5, 11, results.Layers(5, 4, 6, 5.5)) for o in (12.0, 13.0)]
+    rounds = [results.Round(10, 3, 15, o, 11, 1, 5, 11, 11.5, 11, 10, 2, results.Layers(5, 4, 6, 5.5)) for o in (12.0, 13.0)]
     memory = {"VmHWM": 5_000_000, "RssAnon": 3_000_000}
     stall = Stall("experts", 7, 2.5, 3.0, 0.5, "short")
     case = results.Case("direct", "direct", False, rounds, 8_000_000, 8_100_000, 4, memory, [stall], {"short": 2.5}, True)
