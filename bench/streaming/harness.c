@@ -219,10 +219,24 @@ static const char *answer_open(void) {
   return wrong;
 }
 
+/* A slot that an earlier call left in a buffer is loaded again, so that all calls do the same; one that it asked for and did
+ * not take arrives first. */
+static void forget_slots(void) {
+  moecc_weights *w = &network.c.weights;
+  unsigned b;
+  for (b = 0; b < 2; b++) {
+    moecc_held *h = &w->held[b];
+    const void *where;
+    if (h->unit && !h->ready) (void)w->source->wait(w->source->self, &h->piece, w->buffer[b], 0, &where);
+    h->unit = NULL;
+  }
+}
+
 static const char *answer_set(const char *line) {
   char name[16];
   int value;
   if (sscanf(line, "%15s %d", name, &value) != 2) return "set wants a name and 0 or 1";
+  forget_slots(); /* as they were asked for */
   if (!strcmp(name, "serial"))
     serial = value;
   else if (!strcmp(name, "cold"))
@@ -246,18 +260,11 @@ static const char *drop_cache(void) {
   return failed ? strerror(failed) : NULL;
 }
 
-/* A slot that an earlier call left in a buffer is loaded again, so that all calls do the same. */
-static void forget_slots(void) {
-  moecc_weights *w = &network.c.weights;
-  unsigned b;
-  for (b = 0; b < 2; b++)
-    if (w->held[b].ready) w->held[b].unit = NULL;
-}
-
 static const char *one_call(const char *task) {
-  const char *wrong = cold ? drop_cache() : NULL;
-  if (wrong) return wrong;
+  const char *wrong;
   forget_slots();
+  wrong = cold ? drop_cache() : NULL;
+  if (wrong) return wrong;
   record.takes = record.loads = record.served = 0;
   record.interrupted = -interruptions();
   record.begin = now();
@@ -270,10 +277,12 @@ static const char *one_call(const char *task) {
 
 /* One load after another, as a call that computes nothing would ask for them: each one once the one before is there. */
 static const char *one_replay(const char *unused) {
-  const char *wrong = cold ? drop_cache() : NULL;
+  const char *wrong;
   moecc_status s = MOECC_OK;
   size_t i, n = record.loads;
   (void)unused;
+  forget_slots();
+  wrong = cold ? drop_cache() : NULL;
   if (wrong) return wrong;
   record.takes = record.served = 0;
   record.begin = now();
@@ -287,7 +296,6 @@ static const char *one_replay(const char *unused) {
     l->arrived = l->there = now();
   }
   record.end = now();
-  forget_slots();
   return outcome(s);
 }
 
