@@ -85,7 +85,7 @@ class Bench:
         self.found = results.Results({"processor": processor, "cores": cores(), "load": f"{os.getloadavg()[0]:.1f}"})
 
     def built(self, network: Network, mode: str = "stream") -> build.Built:
-        return build.build(self.settings, prepare(network, self.networks), mode)
+        return build.build(self.settings, prepare(network, self.networks), mode, *network.compiled)
 
     def batches(self, network: Network) -> None:
         built = self.built(network)

@@ -36,6 +36,7 @@ class Network:
     preset: str
     options: dict[str, Any] = field(default_factory=dict)  # of M3ViTConfig
     tasks: int = 1
+    compiled: tuple[str, ...] = ()  # options of the compiler
     quick: bool = False
     family: bool = False  # memory is compared over the number of experts
     limited: bool = False  # is also run with a quarter of its pack as memory
@@ -51,6 +52,13 @@ def _experts(count: int, **more: Any) -> Network:
 
 NETWORKS = [
     Network("tiny_bb", "M³ViT tiny, backbone", "tiny", {"decoder": "none"}, quick=True, limited=True, modes=True),
+    Network(
+        "tiny_bb_128k",
+        "M³ViT tiny, backbone, 128 kB resident",
+        "tiny",
+        {"decoder": "none"},
+        compiled=("--resident", "131072"),
+    ),
     Network("tiny", "M³ViT tiny 128×256", "tiny", {"decoder": "up"}),
     Network("tiny5_bb", "M³ViT tiny, backbone, five tasks", "tiny", {"decoder": "none"}, tasks=5),
     _experts(16, quick=True),
