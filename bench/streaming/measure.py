@@ -15,7 +15,7 @@ from bench.results import spread
 from bench.streaming import simulate
 from bench.streaming.build import Built
 from bench.streaming.networks import Network
-from bench.streaming.results import Batch, Case, Layers, Limited, Mode, Plan, Round, Switch
+from bench.streaming.results import Batch, Best, Case, Layers, Limited, Mode, Plan, Round, Switch
 from bench.streaming.storage import drop_cache, limited, storage_speed
 
 TURN = 0.06  # seconds of calls in a turn, at least one
@@ -81,27 +81,49 @@ class Player:
 
 @dataclass
 class Entry:
-    """A case that takes part, and the overlapped calls of its rounds."""
+    """A case that takes part, and of each of its rounds the overlapped call and the times of units."""
 
     case: Case
     player: Player
     overlapped: list[simulate.Call] = field(default_factory=list)
-    replays: list[list[float]] = field(default_factory=list)
+    loads: list[list[float]] = field(default_factory=list)
+    heads: list[float] = field(default_factory=list)
+    parts: list[list[float]] = field(default_factory=list)
+    checks: list[list[float]] = field(default_factory=list)
 
 
-def layers_of(overlapped: simulate.Call, steps: list[simulate.Step], loads: list[float], compute: list[float]) -> Layers | None:
+def layers_of(overlapped: simulate.Call, loads: list[float], compute: list[float]) -> Layers | None:
     """compute: of each take, with its checksum."""
     spans = simulate.expert_spans(overlapped.takes)
     if not spans:
         return None
     numbers = simulate.loads_of_takes(overlapped)
-    load = sum(loads[n] for span in spans for n in numbers[span.first : span.last + 1] if n is not None)
-    ideal = sum(simulate.ideal(0.0, [step for step in steps if span.first <= step.take <= span.last]) for span in spans)
     return Layers(
-        load,
+        sum(loads[n] for span in spans for n in numbers[span.first : span.last + 1] if n is not None),
         sum(sum(compute[span.first : span.last + 1]) for span in spans),
         sum(simulate.span_time(overlapped, span) for span in spans),
-        ideal,
+    )
+
+
+def ideal_of_layers(overlapped: simulate.Call, steps: list[simulate.Step]) -> float | None:
+    spans = simulate.expert_spans(overlapped.takes)
+    times = (simulate.ideal(0.0, [s for s in steps if span.first <= s.take <= span.last]) for span in spans)
+    return sum(times) if spans else None
+
+
+def best_of(entry: Entry, overlapped: simulate.Call) -> Best:
+    """Medians over the rounds: in the best schedule the longer of two times counts, so it grows with their noise."""
+    loads, checks = simulate.medians(entry.loads), simulate.medians(entry.checks)
+    steps = simulate.steps_of(overlapped, loads, simulate.medians(entry.parts), checks)
+    heads, parts = zip(*(simulate.computing(call) for call in entry.overlapped), strict=True)
+    own = simulate.steps_of(overlapped, loads, simulate.medians(parts), checks)
+    head = statistics.median(entry.heads)
+    return Best(
+        simulate.ideal(head, steps),
+        simulate.ideal(head, steps, causal=True),
+        simulate.ideal(statistics.median(heads), own),
+        simulate.ideal(head, simulate.joined(steps)),
+        ideal_of_layers(overlapped, steps),
     )
 
 
@@ -126,15 +148,15 @@ def one_round(entry: Entry, resident_ms: float, resident: simulate.Call, order: 
             ms["load"], calls["load"] = player.turn("replay", player.first_ms)
     overlapped = calls["overlapped"]
     head, parts = simulate.computing(resident)
-    own_head, own_parts = simulate.computing(overlapped)
-    if len(parts) != len(own_parts):
+    if len(parts) != len(overlapped.takes):
         raise ContenderError("the streamed call takes other units than the resident one")
     loads = [load.alone for load in calls["load"].loads]
     checks = [t.rest for t in calls["serial"].takes]
-    steps = simulate.steps_of(overlapped, loads, parts, checks)
-    own = simulate.steps_of(overlapped, loads, own_parts, checks)
     entry.overlapped.append(overlapped)
-    entry.replays.append(loads)
+    entry.loads.append(loads)
+    entry.heads.append(head)
+    entry.parts.append(parts)
+    entry.checks.append(checks)
     compute = [part + check for part, check in zip(parts, checks, strict=True)]
     return Round(
         load=ms["load"],
@@ -144,12 +166,8 @@ def one_round(entry: Entry, resident_ms: float, resident: simulate.Call, order: 
         trusted=ms["trusted"],
         checks=sum(checks),
         stalled=sum(t.waiting for t in overlapped.takes),
-        ideal=simulate.ideal(head, steps),
-        causal=simulate.ideal(head, steps, causal=True),
-        own_ideal=simulate.ideal(own_head, own),
-        joined=simulate.ideal(head, simulate.joined(steps)),
         interrupted=overlapped.interrupted,
-        layers=layers_of(overlapped, steps, loads, compute),
+        layers=layers_of(overlapped, loads, compute),
     )
 
 
@@ -171,8 +189,8 @@ def finish(entry: Entry) -> None:
     """What is said of a case beyond its rounds."""
     case, player = entry.case, entry.player
     overlapped = sorted(entry.overlapped, key=lambda call: call.ms)[len(entry.overlapped) // 2]
-    alone = simulate.medians(entry.replays)
-    found = simulate.stalls(overlapped, alone)
+    case.best = best_of(entry, overlapped)
+    found = simulate.stalls(overlapped, simulate.medians(entry.loads))
     case.stalls, case.reasons = found[:STALLS], simulate.by_reason(found)
     case.bytes, case.loads = sum(load.bytes for load in overlapped.loads), len(overlapped.loads)
     player.set(serial=False, check=True, cold=case.cold)

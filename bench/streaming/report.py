@@ -6,9 +6,9 @@ import statistics
 from pathlib import Path
 
 from bench.report import aligned, between_markers, markdown, number, percent
-from bench.results import Spread
+from bench.results import Spread, spread
 from bench.streaming.results import Batch, Case, Limited, Results
-from bench.streaming.simulate import REASONS, SMALL
+from bench.streaming.simulate import REASONS, SMALL, hidden
 
 Table = list[list[str]]
 
@@ -40,8 +40,8 @@ def case_cells(case: Case) -> list[str]:
         number(case.median(lambda r: r.serial)),
         number(case.median(lambda r: r.overlapped)),
         number(case.median(lambda r: r.trusted)),
-        number(case.median(lambda r: r.ideal)),
-        share(case.of(lambda r: r.ideal / r.overlapped)),
+        number(case.best.ideal) if case.best else "–",
+        share(case.efficiency) if case.best else "–",
         share(case.of(lambda r: r.hidden)),
         share(case.of(lambda r: r.hidden_of_serial)),
         number(case.median(lambda r: r.stalled)),
@@ -59,15 +59,17 @@ def batch_title(batch: Batch) -> str:
 
 
 def case_notes(case: Case) -> list[str]:
-    lost = [
-        (case.median(lambda r: r.causal - r.ideal), "ms of it since a router must run before its experts are known"),
-        (case.median(lambda r: r.own_ideal - r.ideal), "ms since computing took longer beside loading"),
-        (case.median(lambda r: r.overlapped - r.own_ideal), "ms over the best schedule of the computing times as they were"),
-    ]
-    over = case.median(lambda r: r.overlapped - r.ideal)
-    notes = [f"{case.name}: {number(over)} ms over the ideal; " + ", ".join(f"{ms:.2f} {text}" for ms, text in lost)]
-    small = case.median(lambda r: r.ideal - r.joined)
-    notes.append(f"  {small:.2f} ms of the ideal are reads of less than {SMALL} bytes, which could come with the next unit")
+    best, notes = case.best, [f"{case.name}:"]
+    if best:
+        took = case.median(lambda r: r.overlapped)
+        lost = [
+            f"{best.causal - best.ideal:.2f} since a router must run before its experts are known",
+            f"{best.own - best.ideal:.2f} since computing takes another time beside loading",
+            f"{took - best.own:.2f} over the best schedule of computing times as they were",
+        ]
+        notes = [f"{case.name}: {number(took - best.ideal)} ms over the ideal; ms of it: {', '.join(lost)}"]
+        small = f"reads of less than {SMALL} bytes, which could come with the next unit"
+        notes.append(f"  {best.ideal - best.joined:.2f} ms of the ideal are {small}")
     notes += [f"  {ms:.2f} ms of stalls: {REASONS[reason]}" for reason, ms in case.reasons.items()]
     for stall in case.stalls[:4]:
         slot = f"{stall.unit}[{stall.index}]"
@@ -106,25 +108,20 @@ def layer_table(results: Results) -> Table:
             layers = case.layered
             if not layers:
                 continue
-
-            def middle(values: list[float]) -> Spread:
-                low, _, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
-                return Spread(low, statistics.median(values), high)
-
-            possible = [(one.load + one.compute - one.ideal) / min(one.load, one.compute) for one in layers]
-            rows.append(
-                [
-                    batch.title,
-                    case.name,
-                    str(batch.threads),
-                    number(statistics.median(one.load for one in layers)),
-                    number(statistics.median(one.compute for one in layers)),
-                    number(statistics.median(one.overlapped for one in layers)),
-                    share(middle([one.hidden for one in layers])),
-                    percent(statistics.median(possible)),
-                    share(middle([one.ideal / one.overlapped for one in layers])),
-                ]
-            )
+            row = [
+                batch.title,
+                case.name,
+                str(batch.threads),
+                number(statistics.median(one.load for one in layers)),
+                number(statistics.median(one.compute for one in layers)),
+                number(statistics.median(one.overlapped for one in layers)),
+                share(spread([one.hidden for one in layers])),
+            ]
+            ideal = case.best.layers if case.best else None
+            if ideal:
+                possible = [hidden(one.load, one.compute, ideal) for one in layers]
+                row += [percent(statistics.median(possible)), share(spread([ideal / one.overlapped for one in layers]))]
+            rows.append(row + ["–"] * (len(LAYER_HEAD) - len(row)))
     return [LAYER_HEAD, *rows] if rows else []
 
 

@@ -20,7 +20,6 @@ class Layers:
     load: float
     compute: float  # with checksums
     overlapped: float
-    ideal: float
 
     @property
     def hidden(self) -> float:
@@ -38,10 +37,6 @@ class Round:
     trusted: float  # overlapped, checksums not verified
     checks: float  # checksums alone, of the serial call
     stalled: float  # waits of the overlapped call
-    ideal: float  # the best schedule of this round's unit times
-    causal: float  # the same with loads asked for where the emitted code asks
-    own_ideal: float  # the best schedule of the computing times within the overlapped call
-    joined: float  # the best schedule if small units came with the next one
     interrupted: int  # how often other processes took a processor from the overlapped call
     layers: Layers | None = None
 
@@ -60,6 +55,17 @@ class Round:
 
 
 @dataclass
+class Best:
+    """Milliseconds of the best schedules, with each unit's time the median of all rounds'."""
+
+    ideal: float  # of times measured alone
+    causal: float  # the same, loads being asked for where the emitted code asks
+    own: float  # with computing times as they were within the overlapped calls
+    joined: float  # with small units coming with the next one
+    layers: float | None  # layers of experts alone
+
+
+@dataclass
 class Case:
     """A network through a source."""
 
@@ -67,6 +73,7 @@ class Case:
     source: str
     cold: bool
     rounds: list[Round] = field(default_factory=list)
+    best: Best | None = None
     bytes: int = 0  # asked for in a call
     from_storage: int = 0  # bytes that the system read for it
     loads: int = 0
@@ -81,6 +88,12 @@ class Case:
 
     def median(self, figure: Callable[[Round], float]) -> float:
         return statistics.median(figure(r) for r in self.rounds)
+
+    @property
+    def efficiency(self) -> Spread:
+        """What the best schedule would take over what the overlapped calls took."""
+        assert self.best is not None
+        return spread([self.best.ideal / r.overlapped for r in self.rounds])
 
     @property
     def layered(self) -> list[Layers]:
@@ -180,7 +193,8 @@ def write(results: Results, path: Path) -> None:
 
 def _case(found: dict[str, Any]) -> Case:
     rounds = [Round(**{**r, "layers": Layers(**r["layers"]) if r["layers"] else None}) for r in found["rounds"]]
-    return Case(**{**found, "rounds": rounds, "stalls": [Stall(**stall) for stall in found["stalls"]]})
+    best = Best(**found["best"]) if found["best"] else None
+    return Case(**{**found, "rounds": rounds, "best": best, "stalls": [Stall(**stall) for stall in found["stalls"]]})
 
 
 def read(path: Path) -> Results:

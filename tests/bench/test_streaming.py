@@ -137,7 +137,7 @@ def test_both_formulas() -> None:
     assert simulate.hidden(10, 4, 12) == 0.5
     assert simulate.hidden(10, 4, 14) == 0
     assert simulate.hidden_of_serial(4, 10, 15, 11) == 1
-    one = results.Round(10, 3, 15, 12, 11, 1, 5, 11, 11, 11, 11, 0)
+    one = results.Round(10, 3, 15, 12, 11, 1, 5, 0)
     assert (one.compute, one.hidden, one.hidden_of_serial) == (4, 0.5, 0.75)
 
 
@@ -221,12 +221,15 @@ def test_stalls_have_reasons(call: Call) -> None:
 
 def test_layers_add_up(call: Call) -> None:
     loads, compute = [9.0, 2, 3, 4, 1], [1.0, 2, 3, 4, 5]
-    made = simulate.steps_of(call, loads, compute, [0.0] * 5)
-    layers = measure.layers_of(call, made, loads, compute)
+    layers = measure.layers_of(call, loads, compute)
     assert layers is not None
-    assert (layers.load, layers.compute, layers.ideal) == (7, 12, 3 + 4 + 9)
+    assert (layers.load, layers.compute) == (7, 12)
     assert layers.overlapped == pytest.approx(74.9)
-    assert measure.layers_of(Call(1, call.takes[:2], call.loads), made, loads, compute) is None
+    made = simulate.steps_of(call, loads, compute, [0.0] * 5)
+    assert measure.ideal_of_layers(call, made) == 3 + 4 + 9
+    dense = Call(1, call.takes[:2], call.loads)
+    assert measure.layers_of(dense, loads, compute) is None
+    assert measure.ideal_of_layers(dense, made) is None
 
 
 # ---- results ----
@@ -234,10 +237,23 @@ def test_layers_add_up(call: Call) -> None:
 
 @pytest.fixture
 def measured() -> results.Results:
-    rounds = [results.Round(10, 3, 15, o, 11, 1, 5, 11, 11.5, 11, 10, 2, results.Layers(5, 4, 6, 5.5)) for o in (12.0, 13.0)]
+    rounds = [results.Round(10, 3, 15, o, 11, 1, 5, 2, results.Layers(5, 4, 6)) for o in (12.0, 13.0)]
     memory = {"VmHWM": 5_000_000, "RssAnon": 3_000_000}
     stall = Stall("experts", 7, 2.5, 3.0, 0.5, "short")
-    case = results.Case("direct", "direct", False, rounds, 8_000_000, 8_100_000, 4, memory, [stall], {"short": 2.5}, True)
+    case = results.Case(
+        "direct",
+        "direct",
+        False,
+        rounds,
+        results.Best(11, 11.5, 11, 10, 5.5),
+        8_000_000,
+        8_100_000,
+        4,
+        memory,
+        [stall],
+        {"short": 2.5},
+        True,
+    )
     failed = results.Case("buffered", "loader", True, failure="no such file")
     batch = results.Batch("net", "A network", 1, 9_000_000, [case, failed], [1e9], memory)
     plans = [results.Plan("a", 16, 1, 100, 50, 20), results.Plan("b", 116, 2, 900, 50, 420)]
@@ -344,9 +360,11 @@ def test_a_network_is_measured(nano: build.Built, tmp_path: Path) -> None:
         assert case.loads > 20
         assert 0 < case.bytes < nano.pack_bytes
         for one in case.rounds:
-            assert min(one.load, one.resident, one.serial, one.overlapped, one.trusted, one.ideal) > 0
-            assert one.ideal <= one.causal * (1 + 1e-9)
+            assert min(one.load, one.resident, one.serial, one.overlapped, one.trusted) > 0
             assert one.layers is not None
+        assert case.best is not None
+        assert 0 < case.best.ideal <= case.best.causal * (1 + 1e-9)
+        assert case.best.layers is not None
     found = results.Results(batches=[batch], plans=[measure.plan(network, nano)])
     assert found.plans[0].experts == 8
     assert "nano, 1 thread" in report.text(found)
