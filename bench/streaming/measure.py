@@ -105,10 +105,14 @@ def layers_of(overlapped: simulate.Call, loads: list[float], compute: list[float
     )
 
 
-def ideal_of_layers(overlapped: simulate.Call, steps: list[simulate.Step]) -> float | None:
+def best_of_layers(overlapped: simulate.Call, steps: list[simulate.Step]) -> Layers | None:
     spans = simulate.expert_spans(overlapped.takes)
-    times = (simulate.ideal(0.0, [s for s in steps if span.first <= s.take <= span.last]) for span in spans)
-    return sum(times) if spans else None
+    layers = [[s for s in steps if span.first <= s.take <= span.last] for span in spans]
+    own = [step for layer in layers for step in layer]
+    if not own:
+        return None
+    times = sum(simulate.ideal(0.0, layer) for layer in layers)
+    return Layers(sum(s.load for s in own), sum(s.check + s.compute for s in own), times)
 
 
 def best_of(entry: Entry, overlapped: simulate.Call) -> Best:
@@ -123,7 +127,7 @@ def best_of(entry: Entry, overlapped: simulate.Call) -> Best:
         simulate.ideal(head, steps, causal=True),
         simulate.ideal(statistics.median(heads), own),
         simulate.ideal(head, simulate.joined(steps)),
-        ideal_of_layers(overlapped, steps),
+        best_of_layers(overlapped, steps),
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from bench.report import aligned, between_markers, markdown, number, percent
 from bench.results import Spread, spread
 from bench.streaming.results import Batch, Case, Limited, Results
-from bench.streaming.simulate import REASONS, SMALL, hidden
+from bench.streaming.simulate import REASONS, SMALL
 
 Table = list[list[str]]
 
@@ -119,8 +119,7 @@ def layer_table(results: Results) -> Table:
             ]
             ideal = case.best.layers if case.best else None
             if ideal:
-                possible = [hidden(one.load, one.compute, ideal) for one in layers]
-                row += [percent(statistics.median(possible)), share(spread([ideal / one.overlapped for one in layers]))]
+                row += [percent(ideal.hidden), share(spread([ideal.overlapped / one.overlapped for one in layers]))]
             rows.append(row + ["–"] * (len(LAYER_HEAD) - len(row)))
     return [LAYER_HEAD, *rows] if rows else []
 

@@ -62,7 +62,7 @@ class Best:
     causal: float  # the same, loads being asked for where the emitted code asks
     own: float  # with computing times as they were within the overlapped calls
     joined: float  # with small units coming with the next one
-    layers: float | None  # layers of experts alone
+    layers: Layers | None  # layers of experts alone, `overlapped` being the best schedule's time
 
 
 @dataclass
@@ -194,6 +194,8 @@ def write(results: Results, path: Path) -> None:
 def _case(found: dict[str, Any]) -> Case:
     rounds = [Round(**{**r, "layers": Layers(**r["layers"]) if r["layers"] else None}) for r in found["rounds"]]
     best = Best(**found["best"]) if found["best"] else None
+    if best and found["best"]["layers"]:
+        best.layers = Layers(**found["best"]["layers"])
     return Case(**{**found, "rounds": rounds, "best": best, "stalls": [Stall(**stall) for stall in found["stalls"]]})
 
 

@@ -226,10 +226,10 @@ def test_layers_add_up(call: Call) -> None:
     assert (layers.load, layers.compute) == (7, 12)
     assert layers.overlapped == pytest.approx(74.9)
     made = simulate.steps_of(call, loads, compute, [0.0] * 5)
-    assert measure.ideal_of_layers(call, made) == 3 + 4 + 9
+    assert measure.best_of_layers(call, made) == results.Layers(7, 12, 3 + 4 + 9)
     dense = Call(1, call.takes[:2], call.loads)
     assert measure.layers_of(dense, loads, compute) is None
-    assert measure.ideal_of_layers(dense, made) is None
+    assert measure.best_of_layers(dense, made) is None
 
 
 # ---- results ----
@@ -245,7 +245,7 @@ def measured() -> results.Results:
         "direct",
         False,
         rounds,
-        results.Best(11, 11.5, 11, 10, 5.5),
+        results.Best(11, 11.5, 11, 10, results.Layers(5, 4, 5.5)),
         8_000_000,
         8_100_000,
         4,
