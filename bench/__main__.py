@@ -3,6 +3,7 @@
     python -m bench [run]      measures, prints tables, and writes results.json and chart.svg
     python -m bench show       prints the tables of results.json once more
     python -m bench readme     rewrites the README's figures, between its two markers, from results.json
+    python -m bench streaming  measures weights that are streamed (see python -m bench streaming --help)
 
 `./build.sh bench` installs what it needs first. What the peers need is in bench/requirements.txt; one that is not installed
 is left out, and the run says so.
@@ -22,6 +23,7 @@ from pathlib import Path
 
 from bench import chart, contenders, measure, networks, report, results
 from bench.process import ContenderError
+from bench.streaming import command as streaming
 
 CHART = Path("docs/bench.svg")  # what the README shows
 
@@ -122,6 +124,8 @@ def run(options: argparse.Namespace) -> results.Results:
 
 
 def main() -> int:
+    if sys.argv[1:2] == ["streaming"]:
+        return streaming.main(sys.argv[2:], compiler(None), processor())
     options = parse()
     file = options.folder / "results.json"
     if options.command == "run":

@@ -6,6 +6,7 @@ import os
 import select
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -22,7 +23,8 @@ def environment(threads: int) -> dict[str, str]:
 
 
 class Process:
-    def __init__(self, command: list[str], threads: int, log: Path) -> None:
+    def __init__(self, command: list[str], threads: int, log: Path, enter: Callable[[], None] | None = None) -> None:
+        """enter: called in the new process before its program starts."""
         with log.open("wb") as errors:
             self._process = subprocess.Popen(
                 command,
@@ -31,6 +33,7 @@ class Process:
                 stderr=errors,
                 cwd=ROOT,
                 env=environment(threads),
+                preexec_fn=enter,
             )
         self._log = log
         self._rest = b""

@@ -147,17 +147,18 @@ static void forget(moecc_weights *w) {
     if (under_way(&w->held[b])) w->held[b].unit = NULL;
 }
 
-/* Waits for what is under way in buffer b; afterwards it is ready, or nothing. */
+/* Values of moecc_held.ready. */
+enum { UNDER_WAY, ARRIVED, CHECKED };
+
+/* Waits for what is under way in buffer b; afterwards it is there, or nothing. */
 static moecc_status held_wait(moecc_weights *w, unsigned b) {
   moecc_held *h = &w->held[b];
   moecc_status s = w->source->wait(w->source->self, &h->piece, w->buffer[b], w->timeout_ms, &h->where);
   if (s == MOECC_OK && (!h->where || misaligned(h->where))) s = MOECC_ERROR_IO;
-  if (s == MOECC_OK && w->check && moecc_slot_sum(h->unit, h->index, h->where) != stored_sum(h->unit->bytes, h->where))
-    s = MOECC_ERROR_CHECKSUM;
   if (s == MOECC_ERROR_TIMEOUT)
     forget(w);
   else if (s == MOECC_OK)
-    h->ready = 1;
+    h->ready = w->check ? ARRIVED : CHECKED;
   else
     h->unit = NULL;
   return s;
@@ -243,9 +244,22 @@ static const void *buffered_slot(moecc_weights *w, const moecc_unit *unit, uint3
   return w->held[b].where;
 }
 
+/* Verifies the slot that a take gives out, once; `where` is not of a buffer, or the current one's. */
+static moecc_status check_slot(moecc_weights *w, const void *where) {
+  moecc_held *h = &w->held[w->current];
+  if (!h->unit || h->ready != ARRIVED || h->where != where) return MOECC_OK;
+  if (moecc_slot_sum(h->unit, h->index, where) == stored_sum(h->unit->bytes, where)) {
+    h->ready = CHECKED;
+    return MOECC_OK;
+  }
+  h->unit = NULL;
+  return MOECC_ERROR_CHECKSUM;
+}
+
 const void *moecc_take_expert(moecc_weights *w, const moecc_unit *unit, size_t index, const moecc_unit *next,
                               size_t next_index, moecc_status *status) {
   const void *where = NULL;
+  moecc_status s;
   uint32_t i = (uint32_t)index;
   if (index >= unit->count)
     *status = MOECC_ERROR_ARGUMENT;
@@ -257,13 +271,13 @@ const void *moecc_take_expert(moecc_weights *w, const moecc_unit *unit, size_t i
     where = resident_slot(w, unit, i, status);
   else if ((where = resident_place(w, unit, i)) == NULL)
     where = buffered_slot(w, unit, i, status);
-  if (!where) {
-    w->fault.unit = unit;
-    w->fault.index = i;
-    return NULL;
-  }
-  if (next) moecc_ask_expert(w, next, next_index);
-  return where;
+  if (where && next) moecc_ask_expert(w, next, next_index); /* before the checksum: the source is not to stand still */
+  s = where ? check_slot(w, where) : MOECC_OK;
+  if (s != MOECC_OK) *status = s;
+  if (where && s == MOECC_OK) return where;
+  w->fault.unit = unit;
+  w->fault.index = i;
+  return NULL;
 }
 
 const void *moecc_take(moecc_weights *w, const moecc_unit *unit, const moecc_unit *next, moecc_status *status) {

@@ -129,7 +129,7 @@ moecc_status moecc_memory_source(moecc_source *s, const void *pack, uint64_t byt
 typedef struct moecc_held {
   const moecc_unit *unit; /* NULL: nothing */
   uint32_t index;
-  uint32_t ready;    /* 0: under way; 1: there and checked */
+  uint32_t ready;    /* 0: under way; 1: there; 2: there and checked, or not to be */
   const void *where; /* when ready */
   moecc_piece piece; /* as the source was asked */
 } moecc_held;

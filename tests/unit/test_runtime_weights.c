@@ -578,6 +578,38 @@ static void a_flipped_bit_names_its_slot(void **state) {
   free(arena), free(p), free(memory), free(buffer);
 }
 
+/* The next slot is asked for before a checksum is computed; a bad slot is not kept, and can be taken once it is good. */
+static void the_source_works_while_a_checksum_is_computed(void **state) {
+  const Fixture *f = *state;
+  const moecc_unit *bad = &f->unit[1], *next = &f->unit[3];
+  unsigned char *p = copy_pack(f);
+  size_t bytes;
+  unsigned char *arena = new_arena(f, 0, &bytes);
+  moecc_source s;
+  moecc_context m = {0};
+  for (int ahead = 0; ahead < 2; ahead++) { /* the bad slot is asked for by its own take, or before */
+    moecc_status status = MOECC_OK;
+    p[bad->offset + 17] ^= 1;
+    moecc_memory_source(&s, p, f->bytes, 1);
+    assert_int_equal(init(f, &m, arena, bytes, &s), MOECC_OK);
+    if (ahead) moecc_ask(&m.weights, bad);
+    assert_null(moecc_take(&m.weights, bad, next, &status));
+    assert_int_equal(status, MOECC_ERROR_CHECKSUM);
+    assert_ptr_equal(m.weights.fault.unit, bad);
+    assert_true(m.weights.held[0].unit == next || m.weights.held[1].unit == next);
+    p[bad->offset + 17] ^= 1;
+    status = MOECC_OK;
+    const void *slot = moecc_take(&m.weights, bad, next, &status);
+    assert_non_null(slot);
+    assert_true(slot_is_right(bad, 0, slot));
+    slot = moecc_take(&m.weights, next, NULL, &status);
+    assert_non_null(slot);
+    assert_true(slot_is_right(next, 0, slot));
+    moecc_context_close(&m);
+  }
+  free(arena), free(p);
+}
+
 /* A slot that is whole, but another's: the checksum knows its place. */
 static void swapped_experts_are_found(void **state) {
   const Fixture *f = *state;
@@ -860,6 +892,7 @@ int main(void) {
       TEST(a_damaged_resident_is_named),
       TEST(a_resident_source_needs_no_area),
       TEST(a_flipped_bit_names_its_slot),
+      TEST(the_source_works_while_a_checksum_is_computed),
       TEST(swapped_experts_are_found),
       TEST(interrupted_and_short_reads_are_retried),
       TEST(each_failing_read_names_its_slot),
