@@ -70,7 +70,7 @@ typedef struct {
 static void find_home(void *self, Storage *s, bool writes) {
   (void)writes;
   Comparison *k = self;
-  if (k->home[s->id] < 0) k->home[s->id] = k->now;
+  if (s->kind == ST_ARENA && k->home[s->id] < 0) k->home[s->id] = k->now;
 }
 
 static bool pair_up(void *self, Storage *a, Storage *b) {

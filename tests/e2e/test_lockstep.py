@@ -145,6 +145,7 @@ def compare(network: Network, inputs: dict[str, Array]) -> tuple[dict[str, Count
     """One task after another, then all at once, in an arena of just that size full of NaN: the same bits. Returns what
     each task read, and what the call of all did."""
     tasks = [t["task"] for t in network.emitted.tasks]
+    inputs = {p["name"]: inputs[p["name"]] for t in network.emitted.tasks for p in t["inputs"]}  # not those that are bound
     arena = network.open(tasks)
     single: dict[str, Counter[tuple[int, int]]] = {}
     found: dict[str, Array] = {}
