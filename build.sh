@@ -20,7 +20,7 @@ usage: ./build.sh [--yes] [COMMAND]
 
   deps            install what the build needs
   build           build/moecc (default)
-  demo            compile examples/nano for its five tasks and run them on a photograph
+  demo            compile examples/nano for its five tasks and run them on a scene and a photograph
   test            all tests, with what they need
   bench [OPTION]  time compiled networks against other runtimes, which it installs (bench --help: the options)
   sanitize        the tests once more, under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer

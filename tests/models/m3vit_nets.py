@@ -232,7 +232,7 @@ def photo(config: model.M3ViTConfig) -> torch.Tensor:
 
 
 def make_full(preset: str) -> Network:
-    """A preset as the exporter writes it; nano (which is examples/nano) is shown the photograph.
+    """A preset as the exporter writes it; nano (that of examples/nano, untrained) is shown the photograph.
 
     In a large network some choice is always close, so less of a margin is asked for.
     """
