@@ -24,7 +24,7 @@ typedef struct {
   WeightsMode weights;
   int64_t stream_buffer; /* WEIGHTS_STREAM: bytes of one buffer, as far as units can be cut to it */
   int64_t arena;         /* the most bytes that a task's arena and scratch may take with one thread; 0: any */
-  int64_t resident; /* WEIGHTS_STREAM: bytes of units that stay in memory, at most */
+  int64_t resident;      /* WEIGHTS_STREAM: bytes of units that stay in memory, at most */
   bool token_major;
   const struct Tuning *tuning; /* measured tiles (lower/tuning.h), or NULL */
   PassOptions passes;

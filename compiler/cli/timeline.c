@@ -145,7 +145,7 @@ enum { BINS = 1000, LANE = 16, OVERVIEW_ROWS = 4 };
 /* Where something of a row is, in parts of the whole: one path of rectangles. */
 static void add_lane(const Trace *t, Text *out, int row, int lane) {
   bool bin[BINS + 1] = {false};
-  const double scale = t->end > 0 ? BINS / t->end : 0;
+  const double scale = t->end > 0 ? (double)BINS / t->end : 0;
   for (size_t i = 0; i < t->n; i++) {
     const TraceSpan *s = &t->span[i];
     if (row_of(s) != row) continue;

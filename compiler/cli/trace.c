@@ -23,7 +23,7 @@ static void add_span(Trace *t, const Json *e) {
                   .begin = begin,
                   .end = begin + time,
                   .busy = begin,
-                  .process = json_member_number(e, "pid", 0) == TRACE_WEIGHTS ? TRACE_WEIGHTS : TRACE_NETWORK,
+                  .process = json_member_number(e, "pid", 0) == (double)TRACE_WEIGHTS ? TRACE_WEIGHTS : TRACE_NETWORK,
                   .thread = (int)fmin(fmax(json_member_number(e, "tid", 0), 0), 1 << 20),
                   .args = json_member(e, "args")};
   if (begin + time > t->end) t->end = begin + time;
