@@ -60,7 +60,8 @@ static void read_escape(Reader *r, Text *t) {
     r->at++;
     return;
   }
-  if (r->at >= r->end || *r->at++ != 'u') fail(r, "there is no such escape");
+  if (r->at >= r->end || *r->at != 'u') fail(r, "there is no such escape");
+  r->at++;
   unsigned code = read_hex(r);
   if (code >= 0xd800 && code < 0xdc00 && r->end - r->at > 2 && r->at[0] == '\\' && r->at[1] == 'u') {
     r->at += 2;
