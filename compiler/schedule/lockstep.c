@@ -12,6 +12,7 @@
  */
 #include "schedule/schedule.h"
 
+#include <math.h>
 #include <string.h>
 
 /* ---- steps that are alike ---- */
@@ -21,11 +22,14 @@ typedef struct {
   void *self;
 } Visit;
 
+/* To the sign of zero; what is no number is like no other. */
+static bool same_number(double a, double b) { return a == b && signbit(a) == signbit(b); }
+
 static bool args_alike(const Visit *v, const Arg *a, const Arg *b, size_t n) {
   for (size_t i = 0; i < n; i++) {
     const Arg *x = &a[i], *y = &b[i];
     if (x->kind != y->kind || x->dtype != y->dtype || x->offset != y->offset || x->bytes != y->bytes) return false;
-    if (x->i != y->i || memcmp(&x->f, &y->f, sizeof x->f) != 0 || !x->storage != !y->storage) return false;
+    if (x->i != y->i || !same_number(x->f, y->f) || !x->storage != !y->storage) return false;
     if (x->n_table != y->n_table || x->n_operands != y->n_operands) return false;
     if (x->n_table && memcmp(x->table, y->table, x->n_table * sizeof *x->table) != 0) return false;
     if (x->storage && x->storage == y->storage && x->kind != ARG_READ) return false; /* it is written twice */
