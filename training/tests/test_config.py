@@ -11,6 +11,7 @@ import yaml
 
 from m3vit import train
 from m3vit.config import Config, ConfigError, DataConfig, OptimiserConfig, TrainConfig, from_dict, read
+from m3vit.model import M3ViT
 from m3vit.tasks import KINDS
 from m3vit.zoo import build_model, checked
 
@@ -20,6 +21,7 @@ NETWORKS = (
     "m3vit_tiny", "m3vit_small", "m3vit_cond", "vit_small", "vit_moe", "resnet18", "resnet50", "hrnet18",
     "single_task", "cross_stitch", "nddr_cnn", "mtan", "pad_net", "mti_net",
 )  # fmt: skip
+ROOMS = {"nano", "quick", "compare_m3vit", "compare_vit"}  # besides NETWORKS
 SIZES = {"rooms": (128, 256), "nyud": (480, 640), "pascal": (512, 512), "cityscapes": (128, 256)}
 TASKS = {
     "rooms": {"semseg": 21, "depth": 1, "normals": 3, "edge": 1, "sal": 2, "human_parts": 7},
@@ -43,10 +45,18 @@ def test_every_data_set_and_network_has_its_configuration(data: str, network: st
     checked(config.model)
 
 
+def test_compared_networks_compute_the_same_for_a_task() -> None:
+    gated, dense = (build_model(read(CONFIGS / "rooms" / f"compare_{name}.yaml")) for name in ("m3vit", "vit"))
+    assert isinstance(gated, M3ViT) and isinstance(dense, M3ViT)
+    assert dense.config.experts == 0
+    assert gated.config.top_k * gated.config.expert_ratio == dense.config.mlp_ratio == gated.config.mlp_ratio
+    assert (gated.config.dim, gated.config.blocks) == (dense.config.dim, dense.config.blocks)
+
+
 def test_there_are_no_others() -> None:
     for data in DATA:
         here = {path.stem for path in (CONFIGS / data).glob("*.yaml")} - {"base"}
-        assert here - set(NETWORKS) == ({"nano", "quick"} if data == "rooms" else set())
+        assert here - set(NETWORKS) == (ROOMS if data == "rooms" else set())
     quick = read(CONFIGS / "rooms" / "quick.yaml")
     assert quick.model == read(CONFIGS / "rooms" / "nano.yaml").model
     assert quick.optimiser.name == "adamw"
