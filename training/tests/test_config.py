@@ -47,7 +47,8 @@ def test_every_data_set_and_network_has_its_configuration(data: str, network: st
 
 def test_compared_networks_compute_the_same_for_a_task() -> None:
     gated, dense = (build_model(read(CONFIGS / "rooms" / f"compare_{name}.yaml")) for name in ("m3vit", "vit"))
-    assert isinstance(gated, M3ViT) and isinstance(dense, M3ViT)
+    assert isinstance(gated, M3ViT)
+    assert isinstance(dense, M3ViT)
     assert dense.config.experts == 0
     assert gated.config.top_k * gated.config.expert_ratio == dense.config.mlp_ratio == gated.config.mlp_ratio
     assert (gated.config.dim, gated.config.blocks) == (dense.config.dim, dense.config.blocks)
