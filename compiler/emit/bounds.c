@@ -2,10 +2,6 @@
  * not: queues hold every token of a layer, and no expert is read twice in it. */
 #include "emit/emit.h"
 
-static bool in_task(const Emission *e, const Step *s, size_t task) {
-  return task == e->n_tasks || (s->tasks >> task & 1) != 0;
-}
-
 int64_t queue_bytes(const Step *loop) {
   enum { ENTRY = 4 + 4, EXPERT = 4 }; /* a token and its weight; an expert, or where its queue begins */
   int64_t begins = loop->token_major ? loop->queue_entries : loop->experts + 1;
@@ -16,6 +12,21 @@ static void add_reads(const Emission *e, Bounds *b, const Unit *u, int64_t takes
   if (resident_place(e->schedule, u)) return;
   b->read_slots += takes;
   b->read_bytes += takes * (int64_t)MOECC_SLOT_BYTES(e->pack[u->id].bytes);
+}
+
+typedef struct {
+  const Emission *emission;
+  Bounds *bounds;
+} Adding;
+
+/* A step that is computed for n tasks with the same units. */
+static void add_step(void *self, const Step *step, int n) {
+  const Adding *a = self;
+  const Unit *u;
+  for (size_t i = 0; a->emission->weights != WEIGHTS_EMBED && (u = step_unit(step, i)) != NULL; i++)
+    add_reads(a->emission, a->bounds, u, step_most_takes_together(step, n));
+  if (step->kind == STEP_EXPERTS && n * queue_bytes(step) > a->bounds->queue_bytes)
+    a->bounds->queue_bytes = n * queue_bytes(step);
 }
 
 Bounds emit_bounds(Emission *e, size_t task) {
@@ -30,12 +41,9 @@ Bounds emit_bounds(Emission *e, size_t task) {
     b.resident = resident_bytes(e->program, s, tasks);
   }
   b.ram = b.arena + b.scratch + b.stream + b.resident;
-  for (const Step *step = e->program->first; step; step = step->next) {
-    if (!in_task(e, step, task)) continue;
-    const Unit *u;
-    for (size_t i = 0; e->weights != WEIGHTS_EMBED && (u = step_unit(step, i)) != NULL; i++)
-      add_reads(e, &b, u, step_most_takes(step));
-    if (step->kind == STEP_EXPERTS && queue_bytes(step) > b.queue_bytes) b.queue_bytes = queue_bytes(step);
-  }
+  Adding adding = {e, &b};
+  if (all) each_step_of_all(s, add_step, &adding);
+  for (const Step *step = e->program->first; step && !all; step = step->next)
+    if (step->tasks >> task & 1) add_step(&adding, step, 1);
   return b;
 }

@@ -194,28 +194,15 @@ static void add_task(Emission *e, Text *t, size_t task) {
 
 /* ---- the call of all tasks ---- */
 
-/* Calls fn for each step of a call of all tasks, with how many tasks it is computed for and whether these share its
- * units: steps in lockstep once, as the first task's. */
-static void each_step_of_all(const Emission *e, void (*fn)(void *self, const Step *s, size_t n, bool shared),
-                             void *self) {
-  const Schedule *s = e->schedule;
-  for (size_t i = 0; i < s->n_segments; i++) {
-    const Lockstep *l = lockstep_of(s, i);
-    if (l && l->first < i) continue;
-    for (size_t k = 0; k < s->segment[i].n_steps; k++)
-      fn(self, s->segment[i].step[k], l ? l->n : 1, !l || lockstep_shares(s, l, k));
-  }
+static void add_loads(void *self, const Step *s, int n) {
+  *(uint64_t *)self += (uint64_t)step_most_loads_together(s, n);
 }
 
-static void add_loads(void *self, const Step *s, size_t n, bool shared) {
-  *(uint64_t *)self += (uint64_t)(shared ? step_most_loads_together(s, (int)n) : (int64_t)n * step_most_loads(s));
-}
-
-static void count_takes(void *self, const Step *s, size_t n, bool shared) {
+static void count_takes(void *self, const Step *s, int n) {
   int64_t *takes = self;
   const Unit *u;
-  for (size_t i = 0; shared && (u = step_unit(s, i)); i++) takes[u->id]++;
-  (void)n; /* units of their own are no other task's */
+  (void)n; /* one take for all of them */
+  for (size_t i = 0; (u = step_unit(s, i)); i++) takes[u->id]++;
 }
 
 /* The most takes of a unit in any task's own call. */
@@ -235,7 +222,7 @@ static int64_t most_takes(const Emission *e, const Unit *unit) {
 static void add_read_again(Emission *e, Text *t) {
   int64_t *takes = ctx_array(e->ctx, e->program->n_units + 1, sizeof *takes);
   const char *separator = "";
-  each_step_of_all(e, count_takes, takes);
+  each_step_of_all(e->schedule, count_takes, takes);
   text_add(t, "    \"read_more_than_once\": [");
   for (size_t i = 0; i < e->program->n_units; i++) {
     const Unit *u = e->program->unit[i];
@@ -264,7 +251,7 @@ static void add_lockstep(Emission *e, Text *t, const Lockstep *l) {
 static void add_all_tasks(Emission *e, Text *t) {
   const Schedule *s = e->schedule;
   uint64_t all = 0, single = 0;
-  each_step_of_all(e, add_loads, &all);
+  each_step_of_all(e->schedule, add_loads, &all);
   for (size_t i = 0; i < e->n_tasks; i++) single += task_loads(e, i);
   text_add(t, "    \"function\": \"%s_all\",\n    \"arena_bytes\": %lld,\n", e->name, (long long)s->arena_all);
   text_add(t,

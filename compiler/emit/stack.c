@@ -97,9 +97,15 @@ static int64_t worker_bytes(SourceCode *code, const Layer *l) {
   return most;
 }
 
-/* The frame that a call fills, and its arguments. */
-static int64_t entry_bytes(const Emission *e) {
-  return 2 * WRITTEN + 2 * WORD * (int64_t)(e->schedule->n_segments + e->n_inputs + e->n_outputs);
+/* The frame that a call fills, and its arguments; in a call of all, a frame of each task that goes in lockstep, and of
+ * each what a layer's function has at hand. */
+static int64_t entry_bytes(const Emission *e, bool all) {
+  const Schedule *s = e->schedule;
+  const int64_t frame = 2 * WORD * (int64_t)(s->n_segments + e->n_inputs + e->n_outputs);
+  size_t most = 0;
+  for (size_t i = 0; all && i < s->n_lockstep; i++)
+    if (s->lockstep[i].n > most) most = s->lockstep[i].n;
+  return 2 * WRITTEN + frame + (most ? WRITTEN + (int64_t)most * (frame + 4 * WORD) : 0);
 }
 
 int64_t emit_stack_of_kernel(Emission *e, const Kernel *k) {
@@ -117,7 +123,7 @@ StackBounds emit_stack(Emission *e, size_t task) {
       bounds.caller = larger(bounds.caller, layer_bytes(e->code, &s->segment[i].layer[k]));
       bounds.worker = larger(bounds.worker, worker_bytes(e->code, &s->segment[i].layer[k]));
     }
-  bounds.caller = round_up(bounds.caller + entry_bytes(e), 64);
+  bounds.caller = round_up(bounds.caller + entry_bytes(e, task == e->n_tasks), 64);
   bounds.worker = round_up(bounds.worker + WORKER, 64);
   return bounds;
 }

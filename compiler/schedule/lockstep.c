@@ -160,10 +160,25 @@ static bool is_shared(const Schedule *s, const Group *g, size_t step) {
   return true;
 }
 
+int64_t step_most_takes_together(const Step *s, int n) {
+  int64_t takes = step_most_takes(s);
+  if (s->kind != STEP_EXPERTS || s->token_major) return takes;
+  return n * takes < s->experts ? n * takes : s->experts;
+}
+
 int64_t step_most_loads_together(const Step *s, int n) {
   int64_t takes = step_most_takes(s), each = takes ? step_most_loads(s) / takes : 0;
-  if (s->kind == STEP_EXPERTS && !s->token_major) takes = n * takes < s->experts ? n * takes : s->experts;
-  return each * takes;
+  return each * step_most_takes_together(s, n);
+}
+
+void each_step_of_all(const Schedule *s, void (*fn)(void *self, const Step *step, int n), void *self) {
+  for (size_t i = 0; i < s->n_segments; i++) {
+    const Lockstep *l = lockstep_of(s, i);
+    for (size_t k = 0; k < s->segment[i].n_steps; k++) {
+      bool shared = l && lockstep_shares(s, l, k);
+      if (!shared || l->first == i) fn(self, s->segment[i].step[k], shared ? (int)l->n : 1);
+    }
+  }
 }
 
 /* Chooses the group's steps among its first `limit`, which are alike: up to a shared unit's, and then on to where least

@@ -84,7 +84,11 @@ void schedule_memory(Program *p, Schedule *s);   /* schedule/memory.c: lifetimes
 const Lockstep *lockstep_of(const Schedule *s, size_t segment); /* that it is in, or NULL */
 /* Do all of them take the same units at this step? */
 bool lockstep_shares(const Schedule *s, const Lockstep *l, size_t step);
-/* Bytes that n tasks in lockstep load at most for a step whose unit they share. */
+/* Calls fn for each step of a call of all tasks, and for how many tasks it is computed with the same units: steps in
+ * lockstep that share theirs once, as the first task's. */
+void each_step_of_all(const Schedule *s, void (*fn)(void *self, const Step *step, int n), void *self);
+/* Slots and bytes that n tasks in lockstep load at most for a step whose unit they share. */
+int64_t step_most_takes_together(const Step *s, int n);
 int64_t step_most_loads_together(const Step *s, int n);
 /* Are two steps alike, `pair` being true for each storage of the one and what the other has in its place? */
 typedef bool StoragePair(void *self, Storage *a, Storage *b);
