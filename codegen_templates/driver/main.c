@@ -306,9 +306,11 @@ static int start_profile(const Options *o, const moecc_pool **pool) {
   return *pool ? DONE : MACHINE;
 }
 /* Loads are recorded where they are asked for, and where a thread that loads ahead reads. */
+#if MOECC_THREADS
 static const moecc_source *traced_reads(const Options *o, const moecc_source *from) {
   return o->trace && !o->cpu_time ? moecc_trace_read_through(&reader, from) : from;
 }
+#endif
 static const moecc_source *traced_source(const Options *o, const moecc_source *from) {
   return o->trace && !o->cpu_time ? moecc_trace_source(&profile.trace, from, reader.inner ? &reader : NULL) : from;
 }
@@ -333,7 +335,9 @@ static int finish_profile(const Options *o, int status) {
 #else
 
 static int start_profile(const Options *o, const moecc_pool **pool) { return (void)o, (void)pool, DONE; }
+#if MOECC_THREADS
 static const moecc_source *traced_reads(const Options *o, const moecc_source *from) { return (void)o, from; }
+#endif
 static const moecc_source *traced_source(const Options *o, const moecc_source *from) { return (void)o, from; }
 static void profile_task(const Options *o) { (void)o; }
 static void profile_call(const Options *o, const Task *task, long run) { (void)o, (void)task, (void)run; }

@@ -56,9 +56,10 @@ static size_t emit_residents(Emission *e, Text *t) {
 static void emit_init(Emission *e, Text *t) {
   const char *n = e->name;
   size_t residents = emit_residents(e, t);
-  text_add(t, "/* The weights' hash, the tasks, those that need weights from a source, bytes of a stream buffer, and "
-              "what stays "
-              "in memory. */\n");
+  line_comment(
+      t, 0,
+      "The weights' hash, the tasks, those that need weights from a source, bytes of a stream buffer, and what "
+      "stays in memory.");
   line_add(t, "static const moecc_network network = {UINT64_C(0x%016llx), %s_TASKS_ALL, 0x%xu, %lld, %s, %zu};",
            (unsigned long long)e->hash, e->upper, packed_tasks(e),
            (long long)(e->weights == WEIGHTS_EMBED ? 0 : emit_stream_buffer(e)), residents ? "resident" : "NULL",

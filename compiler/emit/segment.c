@@ -103,10 +103,10 @@ void emit_file_units(Emission *e, Text *t, size_t task) {
   text_add(t, "\n");
   for (size_t i = 0; i < l.n && e->weights == WEIGHTS_EMBED; i++)
     line_add(t, "extern const uint64_t %s_w_%s[];", e->name, l.unit[i]->name);
-  text_add(t,
-           "%s/* Weights: name, where they are embedded, then offset, bytes, stride and number of slots, number in "
-           "the pack, and place in the resident area. */\n",
-           e->weights == WEIGHTS_EMBED ? "\n" : "");
+  if (e->weights == WEIGHTS_EMBED) text_add(t, "\n");
+  line_comment(t, 0,
+               "Weights: name, where they are embedded, then offset, bytes, stride and number of slots, number in the "
+               "pack, and place in the resident area.");
   for (size_t i = 0; i < l.n; i++) emit_unit(e, t, l.unit[i]);
 }
 
