@@ -79,7 +79,7 @@ typedef struct moecc_unit {
 #define MOECC_SLOT_STRIDE(bytes)                                                                                       \
   ((MOECC_SLOT_BYTES(bytes) + MOECC_SLOT_ALIGN(bytes) - 1) & ~(MOECC_SLOT_ALIGN(bytes) - 1))
 
-/* A fast 64-bit checksum: the same on every machine; any change within 8 bytes is found for certain. */
+/* A fast 64-bit checksum: the same on every machine; any change within a word of 8 bytes is found for certain. */
 uint64_t moecc_checksum(const void *data, size_t bytes, uint64_t seed);
 /* The checksum stored behind a slot's bytes: moecc_checksum(data, bytes, offset of the slot in the pack). */
 uint64_t moecc_slot_sum(const moecc_unit *unit, uint32_t index, const void *data);
@@ -143,6 +143,7 @@ typedef struct moecc_fault {
 /* The two buffers and what is in them. Embedded in every context. */
 typedef struct moecc_weights {
   const moecc_source *source; /* NULL: embedded units only */
+  const moecc_pool *pool;     /* verifies checksums, too */
   void *buffer[2];            /* NULL if the source is resident */
   size_t buffer_bytes;        /* of each */
   unsigned char *resident;    /* the resident area, or NULL */
@@ -168,7 +169,7 @@ void moecc_ask_expert(moecc_weights *w, const moecc_unit *unit, size_t index);
 /* ---- weights: the pack ------------------------------------------------------------------------------------------- */
 
 /* A pack is a head, a directory of units, then the units' slots. */
-enum { MOECC_PACK_VERSION = 1, MOECC_PACK_ORDER = 0x01020304 };
+enum { MOECC_PACK_VERSION = 2, MOECC_PACK_ORDER = 0x01020304 };
 #define MOECC_PACK_MAGIC "moeccpk\n"
 typedef struct moecc_pack_head { /* 64 bytes */
   char magic[8];                 /* MOECC_PACK_MAGIC without its zero */

@@ -60,10 +60,10 @@ static void reset_reads(void) { memset(&reads, 0, sizeof reads); }
  */
 
 static void checksum_finds_every_flipped_bit(void **state) {
-  unsigned char data[200];
+  unsigned char data[600];
   (void)state;
   for (size_t i = 0; i < sizeof data; i++) data[i] = (unsigned char)(i * 13);
-  for (size_t n = 1; n <= 150; n += 7) {
+  for (size_t n = 1; n <= 590; n += n < 150 ? 7 : 73) {
     uint64_t sum = moecc_checksum(data + 1, n, 5);
     for (size_t bit = 0; bit < n * 8; bit++) {
       data[1 + bit / 8] ^= (unsigned char)(1 << bit % 8);
@@ -77,15 +77,15 @@ static void checksum_finds_every_flipped_bit(void **state) {
 
 /* Zeros of different lengths differ, and words that change places do. */
 static void checksum_depends_on_length_and_order(void **state) {
-  uint64_t zeros[16] = {0}, seen[128], words[12], sum;
+  uint64_t zeros[64] = {0}, seen[512], words[40], sum;
   (void)state;
-  for (size_t n = 0; n < 128; n++) {
+  for (size_t n = 0; n < 512; n++) {
     seen[n] = moecc_checksum(zeros, n, 0);
     for (size_t k = 0; k < n; k++) assert_true(seen[k] != seen[n]);
   }
-  for (uint64_t i = 0; i < 12; i++) words[i] = i;
+  for (uint64_t i = 0; i < 40; i++) words[i] = i;
   sum = moecc_checksum(words, sizeof words, 0);
-  for (size_t a = 0; a < 12; a++)
+  for (size_t a = 0; a < 40; a++)
     for (size_t b = 0; b < a; b++) {
       words[a] = b, words[b] = a;
       assert_true(moecc_checksum(words, sizeof words, 0) != sum);
@@ -95,12 +95,13 @@ static void checksum_depends_on_length_and_order(void **state) {
 
 /* The same on every machine: packs travel. */
 static void checksum_is_pinned(void **state) {
-  unsigned char data[77];
+  unsigned char data[2000];
   (void)state;
   for (size_t i = 0; i < sizeof data; i++) data[i] = (unsigned char)(i * 3 + 1);
-  assert_true(moecc_checksum(data, 0, 0) == UINT64_C(0xd936f5ce66574c0a));
-  assert_true(moecc_checksum(data, 77, 0) == UINT64_C(0xe6c62e14a4dd674d));
-  assert_true(moecc_checksum(data + 1, 64, 9) == UINT64_C(0xbb674ef8761dd141));
+  assert_true(moecc_checksum(data, 0, 0) == UINT64_C(0xdcecbb0429b97ebb));
+  assert_true(moecc_checksum(data, 77, 0) == UINT64_C(0xebc469017795ec67));
+  assert_true(moecc_checksum(data + 1, 64, 9) == UINT64_C(0x0db1a81d1f2adf8f));
+  assert_true(moecc_checksum(data, sizeof data, 3) == UINT64_C(0x5ceb7d9341dda5f0));
 }
 
 /* ---- sources ----------------------------------------------------------------------------------------------------- */
