@@ -128,6 +128,7 @@ typedef struct Unit {
   int64_t offset, stride; /* in the pack; set by weights.c */
   uint64_t hash;
   bool listed; /* while the list of units is made: see schedule/units.c */
+  const struct Step *named; /* after which it is named; NULL: the first that uses it */
 } Unit;
 
 typedef struct Step {
@@ -154,6 +155,7 @@ typedef struct Step {
   int64_t queue_entries; /* at most so many in all queues together: tokens * k */
   struct Step *loop;     /* of a body's call: the loop it is in */
   struct Program *program;
+  bool holds;       /* a call: its unit is there, for the step before it that has one has the same; schedule/units.c */
   bool token_major; /* body runs once per (token, slot), its queue being that one entry */
   int index;        /* in the program */
   struct Step *next;

@@ -148,6 +148,7 @@ typedef struct {
 
 static bool same_units(const Step *a, const Step *b) {
   const Unit *u;
+  if (a->unit != b->unit) return false;
   for (size_t i = 0; (u = step_unit(a, i)); i++)
     if (step_unit(b, i) != u) return false;
   return a->unit != NULL;

@@ -74,7 +74,7 @@ static void add_step(const Chooser *c, Work *w, const Step *s) {
   bool loop = s->kind == STEP_EXPERTS;
   for (size_t i = 0; i < (loop ? s->n_body : 1); i++) {
     const Step *call = loop ? &s->body[i] : s;
-    if (call->unit && call->unit != held) add_take(c, w, call->unit, expected_slots(s), loop && !held);
+    if (call->unit && call->unit != held && !call->holds) add_take(c, w, call->unit, expected_slots(s), loop && !held);
     if (call->unit) held = call->unit;
     if (w->n) w->take[w->n - 1].work += work_time(c, call) / w->take[w->n - 1].slots; /* while what follows loads */
   }

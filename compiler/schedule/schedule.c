@@ -5,7 +5,10 @@ Schedule *schedule_make(Program *p) {
   Schedule *s = ctx_alloc(p->ctx, sizeof *s);
   schedule_join_units(p);
   schedule_segments(p, s);
+  if (p->unit_bytes) schedule_small_units(p, s);
+  schedule_held_units(s);
   if (p->lockstep) schedule_lockstep(p, s);
+  if (s->n_lockstep) schedule_held_units(s);
   schedule_layers(p, s);
   schedule_units(p, s);
   schedule_memory(p, s);
@@ -34,7 +37,7 @@ int64_t step_macs(const Step *s) {
 }
 
 Unit *step_unit(const Step *s, size_t i) {
-  if (s->kind == STEP_CALL) return i == 0 ? s->unit : NULL;
+  if (s->kind == STEP_CALL) return i == 0 && !s->holds ? s->unit : NULL;
   const Unit *before = NULL;
   for (size_t b = 0; b < s->n_body; b++) {
     Unit *u = s->body[b].unit;

@@ -76,6 +76,8 @@ typedef struct {
 Schedule *schedule_make(Program *p);             /* schedule/schedule.c: calls those below in order */
 void schedule_join_units(Program *p);            /* schedule/units.c: equal units become one */
 void schedule_segments(Program *p, Schedule *s); /* schedule/segments.c: steps by tasks */
+void schedule_small_units(Program *p, const Schedule *s); /* schedule/small.c: small units come with neighbours */
+void schedule_held_units(const Schedule *s);     /* schedule/units.c: Step.holds */
 void schedule_lockstep(Program *p, Schedule *s); /* schedule/lockstep.c: if Program.lockstep, what goes side by side */
 void schedule_layers(Program *p, Schedule *s);   /* schedule/segments.c */
 void schedule_units(Program *p, Schedule *s);    /* schedule/units.c: the list of units, and their names */
@@ -110,7 +112,7 @@ int64_t arena_of_task(const Schedule *s, size_t task);   /* bytes without scratc
 int64_t scratch_of_task(const Schedule *s, size_t task); /* bytes for each thread; task SIZE_MAX: any */
 int64_t step_scratch_each(const Step *s);                /* bytes for each thread */
 int64_t step_macs(const Step *s);                        /* multiply-adds, its body included */
-Unit *step_unit(const Step *s, size_t i);                /* the i-th that it takes, of an expert loop for an expert */
+Unit *step_unit(const Step *s, size_t i);                /* the i-th that it loads, of an expert loop for an expert */
 int64_t step_most_takes(const Step *s);                  /* how often it takes slots of its units, at most */
 int64_t step_most_loads(const Step *s);                  /* bytes of these slots */
 int64_t storage_occupies(const Storage *s);              /* bytes, gaps for alignment included */

@@ -78,6 +78,23 @@ void schedule_join_units(Program *p) {
   }
 }
 
+/* Of calls with the same unit in a row the first one takes it for all. In lockstep that is so if all tasks have this
+ * unit; of others each step goes through the tasks. */
+static void find_held(const Schedule *s, size_t segment) {
+  const Lockstep *l = lockstep_of(s, segment);
+  const Unit *last = NULL;
+  for (size_t i = 0; i < s->segment[segment].n_steps; i++) {
+    Step *step = s->segment[segment].step[i];
+    const Unit *own = step->kind == STEP_CALL ? step->unit : NULL;
+    step->holds = own && own == last && (!l || lockstep_shares(s, l, i));
+    if (own || step->kind == STEP_EXPERTS) last = own;
+  }
+}
+
+void schedule_held_units(const Schedule *s) {
+  for (size_t i = 0; i < s->n_segments; i++) find_held(s, i);
+}
+
 void schedule_units(Program *p, Schedule *schedule) {
   Ctx *c = p->ctx;
   size_t kept = 0;
@@ -88,7 +105,7 @@ void schedule_units(Program *p, Schedule *schedule) {
     for (size_t i = 0; (u = step_unit(s, i)); i++) {
       if (u->listed) continue;
       u->listed = true;
-      u->name = unit_name(p, schedule, names, s, u);
+      u->name = unit_name(p, schedule, names, u->named ? u->named : s, u);
       u->id = (int)kept;
       unit[kept++] = u;
     }
