@@ -139,10 +139,17 @@ def computing(call: Call, take: Span) -> float:
     return take.end if own.name != "expert loop" else next(k.begin for k in call.kernels if k.begin >= own.end - TICK)
 
 
+def first_in_a_row(takes: Sequence[Span], i: int) -> Span:
+    """Steps may share a unit; the first one that takes it asks for the next."""
+    while i > 0 and takes[i - 1].slot == takes[i].slot:
+        i -= 1
+    return takes[i]
+
+
 def assert_asked_in_time(
     call: Call, wanted: Sequence[Wanted], loads: dict[int, Span], schedule: Sequence[dict[str, Any]]
 ) -> None:
-    """Each slot before the one before it is computed; a layer's first expert once the router has run, before anything else."""
+    """Each slot before the one before it is computed with; a layer's first expert once the router has run, before anything else."""
     for i, load in loads.items():
         if wanted[i].first_chosen:
             router = max(
@@ -153,7 +160,7 @@ def assert_asked_in_time(
             assert router.begin <= load.asked, (load, router)
             assert load.asked <= (router.end if between else call.takes[i].end), (load, router, between)
         elif i > 0:
-            before = call.takes[i - 1]
+            before = first_in_a_row(call.takes, i - 1)
             assert before.begin <= load.asked <= computing(call, before), (load, before)
 
 

@@ -19,9 +19,9 @@ def streamed(compiled: Compile, network: str, budget: int, *options: str) -> Emi
 
 
 def budgets(compiled: Compile, network: str) -> list[int]:
-    """None, one small unit, about half of the weights, and all of them."""
+    """None, some small units, about half of the weights, and all of them."""
     pack: int = streamed(compiled, network, 0).report["pack_bytes"]
-    return [0, 600, pack // 2, pack + (64 + 2) * PAGE]
+    return [0, pack // 8, pack // 2, pack + (64 + 2) * PAGE]
 
 
 def residents(emitted: Emitted) -> set[int]:
