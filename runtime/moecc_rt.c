@@ -38,12 +38,12 @@ void moecc_for(const moecc_pool *pool, moecc_body *body, const void *args, size_
 
 /* Eight lanes, each s = rotate((s ^ word) * odd): one-to-one in s and in the word, so that a change within one word
  * always changes its lane, and the lanes are joined one-to-one in each as well. The bytes are four quarters of whole
- * blocks of 64 bytes, with two lanes each, and a rest. Weights come out of main memory here: four streams read ahead
- * keep it busier than one does, and threads take quarters of their own. */
+ * blocks of 64 bytes, with two lanes each, and a rest: weights come out of main memory here, and four streams, read
+ * ahead, keep it busier than one does. */
 #define LANE_MUL  UINT64_C(0xd1b54a32d192ed03)
 #define FINAL_MUL UINT64_C(0x9fb21c651e98df25)
 
-enum { QUARTERS = 4, LANES = 2 * QUARTERS, WORTH_THREADS = 1 << 14 /* bytes of a quarter */ };
+enum { QUARTERS = 4, LANES = 2 * QUARTERS };
 
 #if defined(__GNUC__) && !defined(__TINYC__)
 #define READ_AHEAD(p) __builtin_prefetch((p) + 1024)
@@ -73,21 +73,12 @@ static uint64_t word_partial(const unsigned char *p, size_t n) {
   return w;
 }
 
-typedef struct {
-  const unsigned char *data;
-  size_t quarter; /* bytes */
-  uint64_t *lane;
-} Quarters;
-
-static void quarters_sum(const void *args, size_t begin, size_t end, unsigned thread) {
-  const Quarters *q = args;
-  uint64_t lane[LANES]; /* its own: threads do not write side by side */
+/* The lanes of four quarters of so many bytes, which are a multiple of 64. */
+static void quarters_sum(const unsigned char *data, size_t quarter, uint64_t *lane) {
   size_t i, k, j;
-  (void)thread;
-  memcpy(lane + 2 * begin, q->lane + 2 * begin, 2 * (end - begin) * sizeof *lane);
-  for (i = 0; i < q->quarter; i += 64)
-    for (k = begin; k < end; k++) {
-      const unsigned char *p = q->data + k * q->quarter + i;
+  for (i = 0; i < quarter; i += 64)
+    for (k = 0; k < QUARTERS; k++) {
+      const unsigned char *p = data + k * quarter + i;
       uint64_t a = lane[2 * k], b = lane[2 * k + 1];
       READ_AHEAD(p);
       for (j = 0; j < 64; j += 16) {
@@ -96,19 +87,16 @@ static void quarters_sum(const void *args, size_t begin, size_t end, unsigned th
       }
       lane[2 * k] = a, lane[2 * k + 1] = b;
     }
-  memcpy(q->lane + 2 * begin, lane + 2 * begin, 2 * (end - begin) * sizeof *lane);
 }
 
-static uint64_t checksum(const moecc_pool *pool, const void *data, size_t bytes, uint64_t seed) {
+uint64_t moecc_checksum(const void *data, size_t bytes, uint64_t seed) {
+  const size_t quarter = bytes / (QUARTERS * 64) * 64;
+  const unsigned char *p = data;
   uint64_t lane[LANES], h = seed ^ ((uint64_t)bytes * FINAL_MUL);
-  Quarters q;
-  const unsigned char *p;
-  size_t n, i;
+  size_t n = bytes - QUARTERS * quarter, i;
   for (i = 0; i < LANES; i++) lane[i] = h + i + 1;
-  q.data = data, q.quarter = bytes / (QUARTERS * 64) * 64, q.lane = lane;
-  moecc_for(q.quarter < WORTH_THREADS ? NULL : pool, quarters_sum, &q, QUARTERS);
-  p = q.data + QUARTERS * q.quarter;
-  n = bytes - QUARTERS * q.quarter;
+  quarters_sum(p, quarter, lane);
+  p += QUARTERS * quarter;
   for (i = 0; n >= 8; n -= 8, p += 8, i++) lane[i % LANES] = lane_step(lane[i % LANES], word_at(p));
   if (n > 0) lane[i % LANES] = lane_step(lane[i % LANES], word_partial(p, n));
   h = lane[0];
@@ -117,16 +105,10 @@ static uint64_t checksum(const moecc_pool *pool, const void *data, size_t bytes,
   return h ^ h >> 32;
 }
 
-uint64_t moecc_checksum(const void *data, size_t bytes, uint64_t seed) { return checksum(NULL, data, bytes, seed); }
-
 static uint64_t slot_offset(const moecc_unit *unit, uint32_t index) { return unit->offset + unit->stride * index; }
 
-static uint64_t slot_sum(const moecc_pool *pool, const moecc_unit *unit, uint32_t index, const void *data) {
-  return checksum(pool, data, (size_t)unit->bytes, slot_offset(unit, index));
-}
-
 uint64_t moecc_slot_sum(const moecc_unit *unit, uint32_t index, const void *data) {
-  return slot_sum(NULL, unit, index, data);
+  return moecc_checksum(data, (size_t)unit->bytes, slot_offset(unit, index));
 }
 
 /* The checksum that lies behind the slot's bytes. */
@@ -243,7 +225,7 @@ static moecc_status resident_load(moecc_weights *w, const moecc_unit *unit, uint
   if (s == MOECC_OK && (!where || misaligned(where))) s = MOECC_ERROR_IO;
   if (s != MOECC_OK) return s;
   if (where != place) memcpy(place, where, piece.bytes);
-  if (w->check && slot_sum(w->pool, unit, index, place) != stored_sum(unit->bytes, place)) return MOECC_ERROR_CHECKSUM;
+  if (w->check && moecc_slot_sum(unit, index, place) != stored_sum(unit->bytes, place)) return MOECC_ERROR_CHECKSUM;
   return MOECC_OK;
 }
 
@@ -252,7 +234,7 @@ static moecc_status residents_load(moecc_weights *w, const moecc_network *n, uns
   moecc_status s = MOECC_OK;
   size_t i;
   uint32_t k;
-  for (i = 0; w->resident && i < n->residents; i++) {
+  for (i = 0; w->source && w->resident && i < n->residents; i++) {
     const moecc_unit *unit = &n->resident[i].unit;
     for (k = 0; (n->resident[i].tasks & tasks) && k < unit->count; k++) {
       s = resident_load(w, unit, k);
@@ -285,7 +267,7 @@ static const void *buffered_slot(moecc_weights *w, const moecc_unit *unit, uint3
 static moecc_status check_slot(moecc_weights *w, const void *where) {
   moecc_held *h = &w->held[w->current];
   if (!h->unit || h->ready != ARRIVED || h->where != where) return MOECC_OK;
-  if (slot_sum(w->pool, h->unit, h->index, where) == stored_sum(h->unit->bytes, where)) {
+  if (moecc_slot_sum(h->unit, h->index, where) == stored_sum(h->unit->bytes, where)) {
     h->ready = CHECKED;
     return MOECC_OK;
   }
@@ -555,7 +537,6 @@ static void weights_init(moecc_weights *w, unsigned char *arena, size_t needed, 
   w->source = source;
   w->timeout_ms = o ? o->timeout_ms : 0;
   w->check = !(o && o->trust_weights);
-  w->pool = o ? o->pool : NULL;
   if (!source || source->resident || n->buffer == 0) return;
   w->buffer_bytes = MOECC_STREAM_BUFFER(n->buffer);
   behind = arena + needed;

@@ -143,7 +143,6 @@ typedef struct moecc_fault {
 /* The two buffers and what is in them. Embedded in every context. */
 typedef struct moecc_weights {
   const moecc_source *source; /* NULL: embedded units only */
-  const moecc_pool *pool;     /* verifies checksums, too */
   void *buffer[2];            /* NULL if the source is resident */
   size_t buffer_bytes;        /* of each */
   unsigned char *resident;    /* the resident area, or NULL */

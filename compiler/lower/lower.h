@@ -127,7 +127,7 @@ typedef struct Unit {
   uint64_t tasks;
   int64_t offset, stride; /* in the pack; set by weights.c */
   uint64_t hash;
-  bool listed; /* while the list of units is made: see schedule/units.c */
+  bool listed;              /* while the list of units is made: see schedule/units.c */
   const struct Step *named; /* after which it is named; NULL: the first that uses it */
 } Unit;
 

@@ -73,11 +73,11 @@ typedef struct {
   const ResidentPlan *resident; /* NULL: everything is streamed */
 } Schedule;
 
-Schedule *schedule_make(Program *p);             /* schedule/schedule.c: calls those below in order */
-void schedule_join_units(Program *p);            /* schedule/units.c: equal units become one */
-void schedule_segments(Program *p, Schedule *s); /* schedule/segments.c: steps by tasks */
+Schedule *schedule_make(Program *p);                      /* schedule/schedule.c: calls those below in order */
+void schedule_join_units(Program *p);                     /* schedule/units.c: equal units become one */
+void schedule_segments(Program *p, Schedule *s);          /* schedule/segments.c: steps by tasks */
 void schedule_small_units(Program *p, const Schedule *s); /* schedule/small.c: small units come with neighbours */
-void schedule_held_units(const Schedule *s);     /* schedule/units.c: Step.holds */
+void schedule_held_units(const Schedule *s);              /* schedule/units.c: Step.holds */
 void schedule_lockstep(Program *p, Schedule *s); /* schedule/lockstep.c: if Program.lockstep, what goes side by side */
 void schedule_layers(Program *p, Schedule *s);   /* schedule/segments.c */
 void schedule_units(Program *p, Schedule *s);    /* schedule/units.c: the list of units, and their names */
