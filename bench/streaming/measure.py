@@ -126,7 +126,6 @@ def best_of(entry: Entry, overlapped: simulate.Call) -> Best:
         simulate.ideal(head, steps),
         simulate.ideal(head, steps, causal=True),
         simulate.ideal(statistics.median(heads), own),
-        simulate.ideal(head, simulate.joined(steps)),
         best_of_layers(overlapped, steps),
     )
 

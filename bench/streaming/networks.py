@@ -53,11 +53,11 @@ def _experts(count: int, **more: Any) -> Network:
 NETWORKS = [
     Network("tiny_bb", "M³ViT tiny, backbone", "tiny", {"decoder": "none"}, quick=True, limited=True, modes=True),
     Network(
-        "tiny_bb_128k",
-        "M³ViT tiny, backbone, 128 kB resident",
+        "tiny_bb_8m",
+        "M³ViT tiny, backbone, 8 MB resident",
         "tiny",
         {"decoder": "none"},
-        compiled=("--resident", "131072"),
+        compiled=("--resident", "8000000"),
     ),
     Network("tiny", "M³ViT tiny 128×256", "tiny", {"decoder": "up"}),
     Network("tiny5_bb", "M³ViT tiny, backbone, five tasks", "tiny", {"decoder": "none"}, tasks=5),

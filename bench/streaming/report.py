@@ -8,7 +8,7 @@ from pathlib import Path
 from bench.report import aligned, between_markers, markdown, number, percent
 from bench.results import Spread, spread
 from bench.streaming.results import Batch, Case, Limited, Results
-from bench.streaming.simulate import REASONS, SMALL
+from bench.streaming.simulate import REASONS
 
 Table = list[list[str]]
 
@@ -68,8 +68,6 @@ def case_notes(case: Case) -> list[str]:
             f"{took - best.own:.2f} over the best schedule of computing times as they were",
         ]
         notes = [f"{case.name}: {number(took - best.ideal)} ms over the ideal; ms of it: {', '.join(lost)}"]
-        small = f"reads of less than {SMALL} bytes, which could come with the next unit"
-        notes.append(f"  {best.ideal - best.joined:.2f} ms of the ideal are {small}")
     notes += [f"  {ms:.2f} ms of stalls: {REASONS[reason]}" for reason, ms in case.reasons.items()]
     for stall in case.stalls[:4]:
         slot = f"{stall.unit}[{stall.index}]"

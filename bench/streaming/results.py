@@ -61,7 +61,6 @@ class Best:
     ideal: float  # of times measured alone
     causal: float  # the same, loads being asked for where the emitted code asks
     own: float  # with computing times as they were within the overlapped calls
-    joined: float  # with small units coming with the next one
     layers: Layers | None  # layers of experts alone, `overlapped` being the best schedule's time
 
 

@@ -20,7 +20,6 @@ from pathlib import Path
 
 MS = 1e-6  # milliseconds in a nanosecond
 NOTHING = 0.02  # ms: shorter waits are not stalls
-SMALL = 8192  # bytes
 
 
 @dataclass(frozen=True)
@@ -178,27 +177,6 @@ def schedule(head: float, steps: Sequence[Step], causal: bool = False) -> list[f
 def ideal(head: float, steps: Sequence[Step], causal: bool = False) -> float:
     ends = schedule(head, steps, causal)
     return ends[-1] if ends else head
-
-
-def joined(steps: Sequence[Step], small: int = SMALL) -> list[Step]:
-    """The steps, had small units come with the one behind them: what a read costs that hardly carries anything."""
-    made: list[Step] = []
-    before: Step | None = None
-    for step in steps:
-        if before is not None:
-            step = replace(
-                step,
-                load=step.load or before.load,
-                compute=before.compute + step.compute,
-                check=before.check + step.check,
-                bytes=before.bytes + step.bytes,
-            )
-            before = None
-        if 0 < step.bytes < small and not step.expert:
-            before = step
-            continue
-        made.append(step)
-    return made if before is None else [*made, before]
 
 
 def serial(head: float, steps: Sequence[Step]) -> float:
