@@ -376,7 +376,7 @@ def test_serial_calls_read_nothing_ahead(nano: build.Built, tmp_path: Path) -> N
     pairs = itertools.pairwise(load for load in serial.loads if load.there > 0)
     assert all(a.there <= b.begun for a, b in pairs)
     own = list(enumerate(simulate.loads_of_takes(overlapped), 1))
-    assert sum(place is not None and overlapped.loads[place].take < number for number, place in own) > len(own) / 3
+    assert sum(place is not None and overlapped.loads[place].take < number for number, place in own) > len(overlapped.loads) / 2
     assert all(load.asked <= load.begun <= load.arrived <= load.there for load in overlapped.loads if load.there > 0)
 
 
