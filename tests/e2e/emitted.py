@@ -27,6 +27,7 @@ NETWORKS = [
     "m3vit-crowd-dense",
     "mobilenetv2-op20",
     "vit-op20",
+    "swinv2-masks-op20",
 ]
 
 Array = npt.NDArray[Any]

@@ -14,6 +14,7 @@ CUT = [
     *(f"m3vit-{case}" for case in ("odd-moe", "all-chosen-moe", "herd-of-two-moe", "seed1-dense")),
     "mobilenetv2-op20",
     "vit-op20",
+    "swinv2-masks-op20",
 ]
 
 
