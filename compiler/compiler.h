@@ -290,6 +290,12 @@ typedef struct {
   const char *key, *value;
 } Meta;
 
+/* An operator set that the model imports. */
+typedef struct {
+  const char *domain; /* "" is ai.onnx */
+  int64_t version;
+} Opset;
+
 struct Graph {
   Ctx *ctx;
   const char *name;
@@ -302,6 +308,8 @@ struct Graph {
   size_t n_values, cap_values; /* all, also unused ones */
   Meta *meta;
   size_t n_meta; /* metadata_props of the model */
+  const Opset *opsets;
+  size_t n_opsets; /* as in the model, each once; its nodes are in the newest form all the same. 0: read from text */
   Task *tasks;
   size_t n_tasks; /* at most 32; empty until tasks_find */
   const char **symbols;

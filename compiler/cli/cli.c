@@ -26,8 +26,8 @@ static const CommandInfo commands[] = {
     {"bench", FOR_BENCH, command_bench, "MODEL.onnx|DIR", 1, 1, "time each task's function"},
     {"tune", FOR_TUNE, command_tune, "MODEL.onnx -o FILE", 1, 1, "measure kernels' tiles on this machine, for --tune"},
     {"build", FOR_BUILD, command_build, "DIR", 1, 1, "run the right compiler on an emitted folder"},
-    {"inspect", FOR_INSPECT, command_inspect, "MODEL.onnx|TRACE.json", 1, 1,
-     "show what a model is and how it is understood, or a trace as a timeline"},
+    {"inspect", FOR_INSPECT, command_inspect, "MODEL.onnx|DIR|TRACE.json", 1, 1,
+     "show how a model is understood, what a compiled folder takes, or a trace as a page"},
     {"ops", FOR_OPS, command_ops, "", 0, 0, "the operators that are supported"},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };

@@ -15,12 +15,14 @@ typedef struct {
   const char *const *input;
   size_t n_inputs; /* --input NAME=FILE */
   EngineKind engine;
-  bool all_tasks;     /* --task all */
-  bool weights_given; /* --weights */
+  bool all_tasks;            /* --task all */
+  bool weights_given;        /* --weights */
+  const char *source;        /* --source; NULL: as the network was compiled */
+  const char *for_streaming; /* --stream-buffer or --resident, if one was given */
   bool layers, json, text, kernels, cpu_time, quiet, verbose;
   const char *html, *trace, *tune;
   double rtol, atol;
-  bool tolerance_given, resident_given;
+  bool tolerance_given;
   long threads, runs;
   const char *option; /* being read: for messages */
 } Options;

@@ -112,10 +112,15 @@ static void set_weights(Options *o, const char *v) {
 static void set_arena(Options *o, const char *v) { o->compile.arena = whole_number(o, "--arena", v, 1); }
 static void set_stream_buffer(Options *o, const char *v) {
   o->compile.stream_buffer = whole_number(o, "--stream-buffer", v, 1);
+  o->for_streaming = "--stream-buffer";
 }
 static void set_resident(Options *o, const char *v) {
   o->compile.resident = whole_number(o, "--resident", v, 0);
-  o->resident_given = true;
+  o->for_streaming = "--resident";
+}
+static void set_source(Options *o, const char *v) {
+  static const char *const choices[] = {"memory", "map", "loader", "file", "direct", "copy", NULL};
+  o->source = one_of(o, "--source", v, choices);
 }
 static void set_precision(Options *o, const char *v) {
   static const char *const choices[] = {"f32", "bf16", "int8", NULL};
@@ -192,13 +197,20 @@ static const OptionInfo options[] = {
      "file: N_weights.bin, loaded before the first call (default)\n"
      "embed: in the C; stream: N_weights.bin, loaded while computing\n"
      "run, bench: the same of a compiled folder, but for embed (default: as it was compiled)"},
+    {"--source", "WAY", FOR_RUN | FOR_BENCH, set_source,
+     "where weights that are in a file come from; the results are the same\n"
+     "memory: all of them are loaded before the first call (default, but for --weights stream)\n"
+     "map: the file is mapped; it must not change meanwhile\n"
+     "loader: piece by piece through two buffers, read by a thread (default with --weights stream)\n"
+     "file: the same without a thread; direct: past the system's cache; copy: out of memory\n"
+     "of a model, these last four mean --weights stream, if --weights is not given"},
     {"--arena", "BYTES", FOR_COMPILE | RUNS, set_arena,
      "the most memory that a task may take with one thread, stream buffers aside: chains of pictures\n"
      "are computed in bands as far as that takes; the results are the same (default: any)"},
     {"--stream-buffer", "BYTES", FOR_COMPILE | FOR_RUN | FOR_BENCH, set_stream_buffer,
      "with --weights stream: bytes of each of the two buffers (default: 1200000). Weights that do not fit\n"
      "are cut along output channels; what cannot be cut makes the buffers larger"},
-    {"--resident", "BYTES", FOR_COMPILE, set_resident,
+    {"--resident", "BYTES", FOR_COMPILE | FOR_RUN | FOR_BENCH, set_resident,
      "with --weights stream: keep weights in memory from init on, up to so many bytes: those that save\n"
      "most waiting for their size; the results are the same (default: 0)"},
     {"--precision", "P", FOR_COMPILE, set_precision, "f32 (default; bf16 and int8 are not built yet)"},
@@ -233,8 +245,9 @@ static const OptionInfo options[] = {
      "the thread's processor time instead of elapsed time, which a busy machine stretches"},
     {"--text", NULL, FOR_INSPECT, set_text, "the graph as read, in ONNX's text syntax"},
     {"--html", "FILE", FOR_INSPECT, set_html,
-     "of a trace that run --trace wrote: a page with its timeline, kernels and loads of weights in\n"
-     "tracks, which needs nothing else; of a model: not built yet"},
+     "write a page that needs nothing else\n"
+     "of a model: its tasks and what they share, layers of experts, operators, nodes with their shapes\n"
+     "of a trace that run --trace wrote: its timeline, kernels and loads of weights in tracks"},
     {"--quiet", NULL, FOR_ALL, set_quiet, "no warnings, no progress"},
     {"--verbose", NULL, FOR_ALL, set_verbose, "say what is being done, and how long it took"},
 };
@@ -330,10 +343,12 @@ static void check_options(Options *o) {
   if (o->quiet && o->verbose) usage_error(o, "--quiet and --verbose exclude each other%s%s", "", "");
   if (o->json + o->text + (o->html != NULL) > 1)
     usage_error(o, "--json, --text and --html exclude each other%s%s", "", "");
-  if (o->compile.stream_buffer && o->compile.weights != WEIGHTS_STREAM)
-    usage_error(o, "--stream-buffer is for --weights stream%s%s", "", "");
-  if (o->resident_given && o->compile.weights != WEIGHTS_STREAM)
-    usage_error(o, "--resident is for --weights stream%s%s", "", "");
+  if (o->source && o->weights_given && o->compile.weights == WEIGHTS_EMBED)
+    usage_error(o, "--source %s is for weights in a file; --weights embed puts them into the program%s", o->source, "");
+  if (o->source && !o->weights_given && strcmp(o->source, "memory") != 0 && strcmp(o->source, "map") != 0)
+    o->compile.weights = WEIGHTS_STREAM;
+  if (o->for_streaming && o->compile.weights != WEIGHTS_STREAM)
+    usage_error(o, "%s is for --weights stream%s", o->for_streaming, "");
   if (o->all_tasks && o->compile.n_tasks)
     usage_error(o, "--task all is all of them; do not name \"%s\" as well%s", o->compile.tasks[0], "");
 }

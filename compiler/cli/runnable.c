@@ -1,5 +1,6 @@
 /* A model, or a folder compiled before, as something to run. */
 #include "cli/runnable.h"
+#include "cli/inspect.h"
 
 #include "engine/process.h"
 #include "progress.h"
@@ -42,6 +43,22 @@ const char *runnable_file(const Runnable *r, const Value *v) {
   return NULL;
 }
 
+/* What options say of weights must fit a folder that was compiled before. */
+static void check_folder(const Options *o, const char *folder) {
+  Ctx *c = o->ctx;
+  const char *for_compiler =
+      o->weights_given && o->compile.weights == WEIGHTS_EMBED ? "--weights embed" : o->for_streaming;
+  if (for_compiler)
+    ctx_fail_status(c, EXIT_USAGE, "%s is for the compiler: \"%s\" is compiled already", for_compiler, folder);
+  if (!o->source && !o->weights_given) return;
+  if (strcmp(json_member_text(folder_report_read(c, folder), "weights", ""), "embed") == 0)
+    ctx_fail_status(
+        c, EXIT_USAGE,
+        "%s is for weights in a file: those of \"%s\" are in its code, since it was compiled with --weights "
+        "embed",
+        o->source ? "--source" : "--weights", folder);
+}
+
 Runnable runnable_open(Options *o, const char *model_or_folder) {
   Ctx *c = o->ctx;
   ctx_set_file(c, model_or_folder);
@@ -49,6 +66,7 @@ Runnable runnable_open(Options *o, const char *model_or_folder) {
   if (!is_folder(model_or_folder))
     return runnable_build(c, pipeline_graph(c, &o->compile), &o->compile, o->engine, traced);
   Runnable r = {.ctx = c, .folder = model_or_folder};
+  check_folder(o, r.folder);
   r.name = folder_network(c, r.folder);
   r.has_all = access(ctx_format(c, "%s/%s_all.c", r.folder, r.name), F_OK) == 0;
   r.engine = engine_open(c, r.folder, r.name, o->engine, traced);
@@ -68,10 +86,10 @@ void argument_pair(Arguments *a, const char *option, const char *value) {
 }
 
 void argument_weights(Arguments *a, const Options *o, const Runnable *r) {
-  if (r->graph || !o->weights_given) return;
-  if (o->compile.weights == WEIGHTS_EMBED)
-    ctx_fail_status(a->ctx, EXIT_USAGE, "--weights embed is for the compiler: \"%s\" is compiled already", r->folder);
-  argument_add(a, o->compile.weights == WEIGHTS_STREAM ? "--stream" : "--load");
+  if (o->source)
+    argument_pair(a, "--source", o->source);
+  else if (!r->graph && o->weights_given)
+    argument_add(a, o->compile.weights == WEIGHTS_STREAM ? "--stream" : "--load");
 }
 
 void runnable_read(const Runnable *r, const Arguments *a, const char *task, const char *trouble, Text *out) {

@@ -33,7 +33,7 @@ typedef struct {
 } Arguments;
 void argument_add(Arguments *a, const char *text);
 void argument_pair(Arguments *a, const char *option, const char *value);
-/* How a compiled folder's weights are to be loaded, where --weights says so; a model was compiled that way. */
+/* Where weights come from: --source, or of a folder --weights; a model was compiled that way. */
 void argument_weights(Arguments *a, const Options *o, const Runnable *r);
 /* Runs the driver for a task, or NULL: for each; leaves if it fails, `trouble` saying what that means. */
 void runnable_run(const Runnable *r, const Arguments *a, const char *task, const char *trouble);

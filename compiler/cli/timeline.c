@@ -1,53 +1,13 @@
 /* The page of a trace: sums, a table of layers and an overview, all of which need no script, and the spans as numbers,
  * which the page's own script (timeline.html) draws and enlarges. Nothing in it comes from a network.
- *
- * Names come from models and may hold anything: in HTML they are escaped, and in the script's JSON "<" is.
  */
 #include "cli/timeline.h"
 
-#include "emit/embedded.h"
+#include "cli/page.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* ---- text -------------------------------------------------------------------------------------------------------- */
-
-static void add_escaped(Text *t, const char *s) {
-  for (; *s; s++) {
-    static const struct {
-      char c;
-      const char *as;
-    } special[] = {{'&', "&amp;"}, {'<', "&lt;"}, {'>', "&gt;"}, {'"', "&quot;"}, {'\'', "&#39;"}};
-    const char *as = NULL;
-    for (size_t i = 0; i < sizeof special / sizeof *special; i++)
-      if (special[i].c == *s) as = special[i].as;
-    if (!as && ((unsigned char)*s < 32 || *s == 127)) as = "&#xfffd;";
-    if (as)
-      text_add(t, "%s", as);
-    else
-      text_write(t, s, 1);
-  }
-}
-
-/* JSON that may stand in a script. */
-static void add_json(Text *t, const char *s) {
-  for (const char *j = json_text(t->ctx, s); *j; j++)
-    if (*j == '<')
-      text_add(t, "\\u003c");
-    else
-      text_write(t, j, 1);
-}
-
-static const char *time_text(Ctx *c, double us) {
-  if (us >= 1e6) return ctx_format(c, "%.3f s", us * 1e-6);
-  return us >= 1e3 ? ctx_format(c, "%.3f ms", us * 1e-3) : ctx_format(c, "%.1f µs", us);
-}
-
-static const char *bytes_text(Ctx *c, double bytes) {
-  if (bytes >= 1e6) return ctx_format(c, "%.2f MB", bytes * 1e-6);
-  return bytes >= 1e3 ? ctx_format(c, "%.1f kB", bytes * 1e-3) : ctx_format(c, "%.0f B", bytes);
-}
 
 /* Of the time in which slots were under way, what the caller did not stand still for. */
 static const char *hidden_text(Ctx *c, const TraceSum *s) {
@@ -77,7 +37,7 @@ static void add_queues(Text *t, const TraceSpan *loop) {
   }
   text_add(t, "\"/><title>");
   for (const Json *q = tokens ? tokens->first : NULL; q; q = q->next) {
-    add_escaped(t, q->key);
+    page_text(t, q->key);
     text_add(t, ": %.0f%s", q->number, q->next ? ", " : "");
   }
   text_add(t, "</title></svg> %.0f", fmax(least, 0));
@@ -88,7 +48,7 @@ static void add_row(Text *t, const TraceSum *s, bool call) {
   Ctx *c = t->ctx;
   text_add(t, "<tr%s data-begin=\"%.3f\" data-end=\"%.3f\"><td>", call ? " class=\"call\"" : "", s->span->begin,
            s->span->end);
-  add_escaped(t, s->span->name);
+  page_text(t, s->span->name);
   text_add(t, "</td><td>%s</td>", time_text(c, s->span->end - s->span->begin));
   if (s->experts) {
     text_add(t, "<td>%.0f of %.0f</td><td class=\"left\">", json_member_number(s->experts->args, "experts_used", 0),
@@ -234,7 +194,7 @@ static void add_texts(Text *t, const char *key, const Pool *p) {
   text_add(t, "\"%s\":[", key);
   for (size_t i = 0; i < p->n; i++) {
     text_add(t, i ? "," : "");
-    add_json(t, p->text[i]);
+    page_json(t, p->text[i]);
   }
   text_add(t, "],\n");
 }
@@ -260,7 +220,7 @@ static void add_data(const Trace *t, Text *out) {
   for (int row = 0; row < ROWS; row++) {
     if (!seen[row]) continue;
     text_add(&rows, "%s[%d,", separator, row);
-    add_json(&rows, row_name(t->ctx, row));
+    page_json(&rows, row_name(t->ctx, row));
     text_add(&rows, "]");
     separator = ",";
   }
@@ -279,27 +239,18 @@ typedef struct {
   size_t n;
 } Page;
 
-static void fill_hole(const Page *p, Text *t, const char *hole, size_t n) {
-  if (n == 5 && memcmp(hole, "TITLE", n) == 0) add_escaped(t, p->title);
-  if (n == 5 && memcmp(hole, "TABLE", n) == 0) add_table(t, p->sum, p->n);
-  if (n == 8 && memcmp(hole, "OVERVIEW", n) == 0) add_overview(p->trace, t);
-  if (n == 4 && memcmp(hole, "DATA", n) == 0) add_data(p->trace, t);
-  if (n == 4 && memcmp(hole, "LOST", n) == 0 && p->trace->lost > 0)
+static void fill_hole(void *self, Text *t, const char *hole) {
+  const Page *p = self;
+  if (strcmp(hole, "TITLE") == 0) page_text(t, p->title);
+  if (strcmp(hole, "TABLE") == 0) add_table(t, p->sum, p->n);
+  if (strcmp(hole, "OVERVIEW") == 0) add_overview(p->trace, t);
+  if (strcmp(hole, "DATA") == 0) add_data(p->trace, t);
+  if (strcmp(hole, "LOST") == 0 && p->trace->lost > 0)
     text_add(t, "<p class=\"stall\">%.0f events found no room and are missing.</p>", p->trace->lost);
 }
 
 const char *timeline_page(const Trace *trace, const char *title) {
   Page p = {.trace = trace, .title = title};
   p.sum = trace_sums(trace, &p.n);
-  Text t = {.ctx = trace->ctx};
-  const char *at = embedded_find("compiler/cli/timeline.html")->text;
-  for (const char *hole; (hole = strstr(at, "@@")) != NULL;) {
-    const char *end = strstr(hole + 2, "@@");
-    if (!end) break;
-    text_write(&t, at, (size_t)(hole - at));
-    fill_hole(&p, &t, hole + 2, (size_t)(end - hole) - 2);
-    at = end + 2;
-  }
-  text_add(&t, "%s", at);
-  return t.text;
+  return page_make(trace->ctx, "compiler/cli/timeline.html", fill_hole, &p);
 }

@@ -231,6 +231,7 @@ Graph *tasks_join(Graph *from, const char *const *bind, size_t n_bind) {
   }
   Graph *g = graph_new(c, from->name);
   g->meta = from->meta, g->n_meta = from->n_meta;
+  g->opsets = from->opsets, g->n_opsets = from->n_opsets;
   g->tasks = from->tasks, g->n_tasks = from->n_tasks;
   g->symbols = from->symbols, g->n_symbols = from->n_symbols, g->cap_symbols = from->cap_symbols;
   g->model_hash = from->model_hash;

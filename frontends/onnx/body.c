@@ -189,6 +189,19 @@ bool opset_check(Reader *r, Onnx__OperatorSetIdProto **opset, size_t n, const ch
   return n > 0;
 }
 
+void opset_copy(Reader *r) {
+  const Onnx__ModelProto *m = r->model;
+  Opset *opset = ctx_array(r->ctx, m->n_opset_import + 1, sizeof *opset);
+  size_t n = 0, k;
+  for (size_t i = 0; i < m->n_opset_import; i++) {
+    const char *domain = domain_of(m->opset_import[i]->domain);
+    for (k = 0; k < n && strcmp(opset[k].domain, domain) != 0;) k++;
+    if (k == n) opset[n++] = (Opset){domain, m->opset_import[i]->version};
+  }
+  r->graph->opsets = opset;
+  r->graph->n_opsets = n;
+}
+
 /* ---- nodes ---- */
 
 static RawNode start(Reader *r, const Body *b, size_t i) {

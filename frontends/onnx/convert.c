@@ -184,6 +184,7 @@ void convert_model(Reader *r) {
             .scope = ""};
   r->graph = graph_new(r->ctx, text(g->name));
   copy_metadata(r);
+  opset_copy(r);
   functions_index(r);
   body_define_initializers(r, &b, g);
   for (size_t i = 0; i < g->n_input; i++) define_input(r, &b, i, g->input[i]);

@@ -27,7 +27,6 @@ NOT_BUILT = [
     ("compile", "MODEL -o out --target wasm32"),
     ("compile", "MODEL -o out --precision bf16"),
     ("compile", "MODEL -o out --precision int8"),
-    ("inspect", "MODEL --html page.html"),
 ]
 
 BAD_USAGE = [
@@ -83,14 +82,20 @@ BAD_USAGE = [
     ("bench MODEL --threads 65", r"at most 64"),
     ("bench MODEL --threads 2 --cpu-time", r"one thread"),
     ("run MODEL -o out --trace -", r"--trace wants a file"),
+    ("bench MODEL --source disk", r'--source wants one of memory, map, loader, file, direct, copy, not "disk"'),
+    ("run MODEL -o out --weights embed --source map", r"--source map is for weights in a file; --weights embed"),
+    ("compile MODEL -o out --source map", r"there is no option --source"),
+    ("bench MODEL --resident 4096", r"--resident is for --weights stream"),
+    ("run MODEL -o out --source memory --stream-buffer 4096", r"--stream-buffer is for --weights stream"),
     ("inspect MODEL --json --text", r"exclude each other"),
+    ("inspect MODEL --html -", r"--html wants a file"),
     ("ops MODEL", r"usage: moecc ops"),
 ]
 
 BAD_MODEL = [
     ("compile none.onnx -o out", r"none\.onnx.*No such file"),
     ("inspect none.onnx", r"none\.onnx"),
-    ("inspect .", r"folder"),
+    ("inspect .", r"no MANIFEST"),
     ("run MODEL --input x=none.npy -o out", r'input "x".*none\.npy.*No such file'),
     ("run MODEL --input x=. -o out", r'input "x".*folder|directory'),
     ("run MODEL --input x=MODEL -o out --engine tcc", r"picture|PNG|JPEG"),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -13,43 +11,7 @@ import nets
 import numpy as np
 import pytest
 from calling import Cli
-
-NASTY = "<b>&\"'\\ </script><!--\u00e9\U0001f642"
-VOID = {"meta", "link", "br", "img", "input", "hr"}
-
-
-class Page(HTMLParser):
-    """Checks that elements nest, and keeps text by element, and attributes."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.texts: dict[str, list[str]] = {}
-        self.attributes: list[tuple[str, str | None]] = []
-        self.feed(text)
-        self.close()
-        assert not self.open, self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.attributes += attrs
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.attributes += attrs
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.texts.setdefault(self.open[-1] if self.open else "", []).append(data)
-
-    @property
-    def data(self) -> dict[str, Any]:
-        scripts = [json.loads(t) for t in self.texts["script"] if t.startswith("{")]
-        assert len(scripts) == 1
-        found: dict[str, Any] = scripts[0]
-        return found
+from pages import NASTY, Page, needs_nothing_else
 
 
 @pytest.fixture
@@ -93,7 +55,7 @@ def test_loads_of_a_trace(trace: dict[str, Any]) -> None:
 def test_page(cli: Cli, trace: dict[str, Any]) -> None:
     found = page(cli, trace)
     text = (cli.place / "t.html").read_text()
-    assert not re.search(r"""(src|href)\s*=|url\(|https?://""", text), "the page needs something else"
+    assert needs_nothing_else(text), "the page needs something else"
     rows = {name: number for number, name in found.data["rows"]}
     assert {"call", "layer", "expert loop", "expert", "kernel", "standing still", "buffer 0", "buffer 1"} <= set(rows)
     drawn = [found.data["spans"][i : i + 6] for i in range(0, len(found.data["spans"]), 6)]
