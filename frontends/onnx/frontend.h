@@ -198,7 +198,7 @@ void body_convert(Reader *r, Body *b); /* the nodes, in order */
 /* The version of a domain that the body's functions or model import, 0: none. */
 int body_opset(const Reader *r, const Body *b, const char *domain);
 bool opset_check(Reader *r, Onnx__OperatorSetIdProto **opset, size_t n, const char *whose);
-void opset_copy(Reader *r); /* what the model imports, into its graph */
+void opset_copy(Reader *r);                              /* what the model imports, into its graph */
 const char *node_where(Ctx *c, const Body *b, size_t i); /* `node 812 "/blocks.3/moe/TopK" (TopK)` */
 
 /* ---- inline.c: calls and constant branches ---- */
