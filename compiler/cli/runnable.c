@@ -1,7 +1,7 @@
 /* A model, or a folder compiled before, as something to run. */
 #include "cli/runnable.h"
-#include "cli/inspect.h"
 
+#include "cli/inspect.h"
 #include "engine/process.h"
 #include "progress.h"
 
