@@ -53,20 +53,14 @@ static inline bool slot_is_right(const moecc_unit *u, uint32_t index, const void
   return true;
 }
 
-static inline void make_pack(Ctx *c, void *arg) {
-  Fixture *f = arg;
-  static const char *const name[UNITS] = {"patch", "router", "experts", "head_a", "head_b"};
-  PackUnit units[UNITS] = {{.bytes = 40, .count = 1, .tasks = 3},
-                           {.bytes = 5001, .count = 1, .tasks = 3},
-                           {.bytes = 700, .count = EXPERTS, .tasks = 3, .layout = 2},
-                           {.bytes = 4080, .count = 1, .tasks = 1},
-                           {.bytes = 9000, .count = 1, .tasks = 2}};
-  uint64_t bytes = pack_place(c, units, UNITS);
+/* The pack of so many units, at most UNITS. */
+static inline void make_pack_of(Ctx *c, Fixture *f, const char *const *name, PackUnit *units, uint32_t n) {
+  uint64_t bytes = pack_place(c, units, n);
   f->pack = aligned_alloc(64, (size_t)((bytes + 63) & ~63ull));
   f->bytes = 0;
-  if (!pack_write(c, units, UNITS, MODEL, fill_slot, units, append, f) || f->bytes != bytes) abort();
+  if (!pack_write(c, units, n, MODEL, fill_slot, units, append, f) || f->bytes != bytes) abort();
   f->network = (moecc_network){.model = MODEL, .tasks = ALL_TASKS, .packed = ALL_TASKS};
-  for (uint32_t i = 0; i < UNITS; i++) {
+  for (uint32_t i = 0; i < n; i++) {
     f->unit[i] = (moecc_unit){.name = name[i],
                               .offset = units[i].offset,
                               .bytes = units[i].bytes,
@@ -78,12 +72,25 @@ static inline void make_pack(Ctx *c, void *arg) {
   }
 }
 
-static inline int fixture_open(void **state) {
+static inline void make_pack(Ctx *c, void *arg) {
+  static const char *const name[UNITS] = {"patch", "router", "experts", "head_a", "head_b"};
+  PackUnit units[UNITS] = {{.bytes = 40, .count = 1, .tasks = 3},
+                           {.bytes = 5001, .count = 1, .tasks = 3},
+                           {.bytes = 700, .count = EXPERTS, .tasks = 3, .layout = 2},
+                           {.bytes = 4080, .count = 1, .tasks = 1},
+                           {.bytes = 9000, .count = 1, .tasks = 2}};
+  make_pack_of(c, arg, name, units, UNITS);
+}
+
+/* make: make_pack, or one that calls make_pack_of for other units. */
+static inline int fixture_open_with(void **state, void (*make)(Ctx *c, void *fixture)) {
   Fixture *f = calloc(1, sizeof *f);
   f->ctx = ctx_new();
   *state = f;
-  return ctx_run(f->ctx, make_pack, f) == EXIT_DONE ? 0 : -1;
+  return ctx_run(f->ctx, make, f) == EXIT_DONE ? 0 : -1;
 }
+
+static inline int fixture_open(void **state) { return fixture_open_with(state, make_pack); }
 
 static inline int fixture_close(void **state) {
   Fixture *f = *state;
@@ -161,6 +168,32 @@ static inline void check_source(const Fixture *f, const moecc_source *s) {
   assert_int_equal(take_all(f, &m.weights), MOECC_OK);
   moecc_context_close(&m);
   free(arena);
+}
+
+/* Numbers without an order to them. */
+static uint32_t random_state = 1;
+static inline uint32_t random_below(uint32_t n) {
+  random_state = random_state * 1664525u + 1013904223u;
+  return (random_state >> 8) % n;
+}
+
+/* Asks for and takes 40 slots in any order, guessing the next one right or wrong: what arrives is right. How many takes
+ * failed, which they do with MOECC_ERROR_IO only. */
+static inline size_t take_in_any_order(const Fixture *f, moecc_weights *w) {
+  size_t failures = 0;
+  for (unsigned k = 0; k < 40; k++) {
+    const moecc_unit *u = &f->unit[random_below(UNITS)], *n = &f->unit[random_below(UNITS)];
+    uint32_t i = random_below(u->count), j = random_below(n->count);
+    moecc_status s = MOECC_OK;
+    if (random_below(3) == 0) moecc_ask_expert(w, n, j);
+    const void *p = moecc_take_expert(w, u, i, random_below(4) ? n : NULL, j, &s);
+    assert_true((p != NULL) == (s == MOECC_OK));
+    if (p)
+      assert_true(slot_is_right(u, i, p));
+    else
+      failures++, assert_int_equal(s, MOECC_ERROR_IO);
+  }
+  return failures;
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_open, fixture_close)

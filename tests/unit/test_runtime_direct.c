@@ -538,13 +538,7 @@ static void a_loader_may_stand_in_front(void **state) {
   free(memory);
 }
 
-static uint32_t random_state = 7;
-static uint32_t random_below(uint32_t n) {
-  random_state = random_state * 1664525u + 1013904223u;
-  return (random_state >> 8) % n;
-}
-
-/* Any order of asks and takes, right or wrong guesses, with failures now and then: what arrives is always right. */
+/* With failures now and then. */
 static void any_order_of_takes_is_right(void **state) {
   const Fixture *f = *state;
   size_t bytes, failures = 0;
@@ -555,18 +549,7 @@ static void any_order_of_takes_is_right(void **state) {
     open_pack(f, round % WAYS);
     assert_int_equal(init(f, &m, arena, bytes, &d.source), MOECC_OK);
     machine.mode = (enum Mode)(round / WAYS % 4), machine.fail_at = machine.reads + 1 + random_below(20);
-    for (unsigned k = 0; k < 40; k++) {
-      const moecc_unit *u = &f->unit[random_below(UNITS)], *n = &f->unit[random_below(UNITS)];
-      uint32_t i = random_below(u->count), j = random_below(n->count);
-      moecc_status s = MOECC_OK;
-      if (random_below(3) == 0) moecc_ask_expert(&m.weights, n, j);
-      const void *p = moecc_take_expert(&m.weights, u, i, random_below(4) ? n : NULL, j, &s);
-      assert_true((p != NULL) == (s == MOECC_OK));
-      if (p)
-        assert_true(slot_is_right(u, i, p));
-      else
-        failures++, assert_int_equal(s, MOECC_ERROR_IO);
-    }
+    failures += take_in_any_order(f, &m.weights);
     moecc_context_close(&m);
     close_pack();
   }
