@@ -22,6 +22,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench import chart, contenders, measure, networks, report, results
+from bench.folders import ROOT
+from bench.options import common, names, split
 from bench.process import ContenderError
 from bench.streaming import command as streaming
 
@@ -32,38 +34,20 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    build = networks.ROOT / "build"
     parser.add_argument("command", nargs="?", choices=("run", "show", "readme"), default="run")
     parser.add_argument("--quick", action="store_true", help="a few networks and rounds, to try it")
-    parser.add_argument("--networks", metavar="A,B", help=f"only these of {', '.join(n.name for n in networks.NETWORKS)}")
     parser.add_argument(
         "--contenders", metavar="A,B", help=f"moecc and these of {', '.join(c.name for c in contenders.CONTENDERS)}"
     )
-    parser.add_argument("--threads", metavar="N,M", help="numbers of threads (default: 1,2)")
-    parser.add_argument(
-        "--seconds", type=float, metavar="S", help="for the rounds of a network on a number of threads (default: 10; quick: 3)"
-    )
-    parser.add_argument("--moecc", type=Path, default=build / "moecc", help="the compiler (default: build/moecc)")
-    parser.add_argument("--cc", help="for the emitted C (default: clang-19, clang or gcc)")
-    parser.add_argument("--target", default="native", help="of the emitted C (default: native)")
-    parser.add_argument(
-        "--folder", type=Path, default=build / "bench", help="for everything that is made (default: build/bench)"
-    )
+    common(parser, (n.name for n in networks.NETWORKS), "1,2", "10; quick: 3", "bench")
     return parser.parse_args()
 
 
-def split(text: str | None) -> list[str]:
-    return [part.strip() for part in (text or "").split(",") if part.strip()]
-
-
 def chosen_networks(options: argparse.Namespace) -> list[networks.Network]:
-    names = split(options.networks)
     known = {n.name: n for n in networks.NETWORKS}
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise SystemExit(f"bench: no network {', '.join(unknown)}; there are {', '.join(known)}")
-    if names:
-        return [known[name] for name in names]
+    wanted = names(options.networks, known, "network")
+    if wanted:
+        return [known[name] for name in wanted]
     if options.quick:  # and without those that take minutes to get ready
         return [replace(n, everyone=False) for n in networks.NETWORKS if n.quick]
     return networks.NETWORKS
@@ -143,8 +127,8 @@ def main() -> int:
     if options.command == "show":
         print(report.text(found))
         return 0
-    (networks.ROOT / CHART).write_text(chart.svg(found))
-    report.rewrite(networks.ROOT / "README.md", found, str(CHART))
+    (ROOT / CHART).write_text(chart.svg(found))
+    report.rewrite(ROOT / "README.md", found, str(CHART))
     return 0
 
 

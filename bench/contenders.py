@@ -20,7 +20,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.networks import ROOT, Files, Network
+from bench.folders import ROOT
+from bench.networks import Files, Network
 from bench.process import ContenderError
 
 SERVE = ROOT / "bench/serve"

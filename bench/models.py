@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.networks import NETWORKS, ROOT, Network, stamp
+from bench.folders import NOTE, ROOT, save, whole
+from bench.networks import NETWORKS, Network, stamp
 
 sys.path.insert(0, str(ROOT / "tests/models"))
 import transformer_nets as library
@@ -138,31 +137,21 @@ def count_flops(made: Made) -> float:
     return float(counter.get_total_flops())
 
 
-def _save(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    folder.mkdir(parents=True)
-    for name, tensor in tensors.items():
-        np.save(folder / f"{name}.npy", tensor.numpy())
-
-
 def write(network: Network, root: Path) -> None:
-    """Makes the network's folder, which appears whole or not at all."""
     made = make(network)
-    part = root / f".{network.name}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    _save(part / "inputs", made.inputs)
-    _save(part / "expected", made.expected)
     facts: dict[str, Any] = {
         "stamp": stamp(network),
         "inputs": list(made.inputs),
         "outputs": list(made.expected),
         "flops": count_flops(made),
     }
-    (part / "network.json").write_text(json.dumps(facts, indent=1))
-    torch.save(made.module, part / "module.pt")
-    for form, graph in made.forms():
-        (part / f"{form}.onnx").write_bytes(graph.SerializeToString(deterministic=True))
-    shutil.rmtree(root / network.name, ignore_errors=True)
-    part.rename(root / network.name)
+    with whole(root / network.name) as part:
+        save(part / "inputs", {name: tensor.numpy() for name, tensor in made.inputs.items()})
+        save(part / "expected", {name: tensor.numpy() for name, tensor in made.expected.items()})
+        (part / NOTE).write_text(json.dumps(facts, indent=1))
+        torch.save(made.module, part / "module.pt")
+        for form, graph in made.forms():
+            (part / f"{form}.onnx").write_bytes(graph.SerializeToString(deterministic=True))
 
 
 def main() -> None:

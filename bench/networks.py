@@ -12,11 +12,8 @@ library (Mixtral's experts are gathered per token there). models.py makes them, 
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,9 +21,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.folders import NOTE, digest, prepared
+
 Arrays = dict[str, NDArray[Any]]
 
-ROOT = Path(__file__).resolve().parent.parent
 SOURCES = (
     "bench/models.py",
     "training/m3vit/export.py",
@@ -106,21 +104,12 @@ class Files:
 
 def stamp(network: Network) -> str:
     """Identifies the sources and versions a network is made with."""
-    digest = hashlib.sha256(b"".join((ROOT / source).read_bytes() for source in SOURCES)).hexdigest()[:16]
     versions = " ".join(f"{p}-{importlib.metadata.version(p)}" for p in PACKAGES)
-    return f"{digest} {versions} {network.kind} {json.dumps(network.options)}"
+    return f"{digest(SOURCES)} {versions} {network.kind} {json.dumps(network.options)}"
 
 
 def prepare(network: Network, root: Path) -> Files:
     """The network's files, made now unless they are there."""
-    folder = root / network.name
-    note = folder / "network.json"
-    if not note.exists() or json.loads(note.read_text())["stamp"] != stamp(network):
-        subprocess.run([sys.executable, "-m", "bench.models", network.name, str(root)], check=True, cwd=ROOT)
-    return load(network, root)
-
-
-def load(network: Network, root: Path) -> Files:
-    folder = root / network.name
-    facts = json.loads((folder / "network.json").read_text())
+    folder = prepared(root / network.name, stamp(network), "bench.models")
+    facts = json.loads((folder / NOTE).read_text())
     return Files(network, folder, facts["inputs"], facts["outputs"], facts["flops"])

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from bench.networks import ROOT
+from bench.folders import ROOT
 
 
 class ContenderError(Exception):

@@ -7,7 +7,10 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 INEXACT = 1e-3  # of an output's largest value
 OURS = "moecc"
@@ -126,7 +129,7 @@ class Results:
         return list(dict.fromkeys(b.network for b in self.batches))
 
 
-def write(results: Results, path: Path) -> None:
+def write(results: DataclassInstance, path: Path) -> None:
     part = path.with_name(f".{path.name}.part")
     part.write_text(json.dumps(asdict(results), indent=1, allow_nan=False) + "\n")
     part.rename(path)

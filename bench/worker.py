@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.networks import ROOT, Arrays
+from bench.folders import ROOT
+from bench.networks import Arrays
 
 
 def peak_memory() -> int:

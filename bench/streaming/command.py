@@ -15,10 +15,12 @@ import sys
 import time
 from pathlib import Path
 
-from bench import networks as others
 from bench.contenders import Settings, cores
+from bench.folders import ROOT
 from bench.measure import say
+from bench.options import common, names
 from bench.process import ContenderError
+from bench.results import write
 from bench.streaming import build, measure, report, results
 from bench.streaming.networks import NETWORKS, Network, prepare
 
@@ -30,41 +32,17 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench streaming", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made = others.ROOT / "build"
     parser.add_argument("command", nargs="?", choices=("run", "show", "docs"), default="run")
     parser.add_argument("--quick", action="store_true", help="two small networks and few rounds, to try it")
-    parser.add_argument("--networks", metavar="A,B", help=f"only these of {', '.join(n.name for n in NETWORKS)}")
     parser.add_argument("--sources", metavar="A,B", help=f"only these of {', '.join(SOURCES)}")
-    parser.add_argument("--threads", metavar="N,M", help="numbers of threads (default: 1,2; quick: 1)")
-    parser.add_argument(
-        "--seconds",
-        type=float,
-        metavar="S",
-        help="for the rounds of a network on a number of threads (default: 15; quick: 1)",
-    )
     parser.add_argument("--prepare", action="store_true", help="make and compile the networks, and measure nothing")
-    parser.add_argument("--moecc", type=Path, default=made / "moecc", help="the compiler (default: build/moecc)")
-    parser.add_argument("--cc", help="for the emitted C (default: clang-19, clang or gcc)")
-    parser.add_argument("--target", default="native", help="of the emitted C (default: native)")
-    parser.add_argument(
-        "--folder",
-        type=Path,
-        default=made / "bench/streaming",
-        help="for everything that is made (default: build/bench/streaming); its file system's storage is measured",
-    )
+    note = "; its file system's storage is measured"
+    common(parser, (n.name for n in NETWORKS), "1,2; quick: 1", "15; quick: 1", "bench/streaming", note)
     return parser.parse_args(arguments)
 
 
-def names(text: str | None, known: list[str], what: str) -> list[str]:
-    wanted = [part.strip() for part in (text or "").split(",") if part.strip()]
-    unknown = [name for name in wanted if name not in known]
-    if unknown:
-        raise SystemExit(f"bench: no {what} {', '.join(unknown)}; there are {', '.join(known)}")
-    return wanted
-
-
 def chosen(options: argparse.Namespace) -> list[Network]:
-    wanted = names(options.networks, [n.name for n in NETWORKS], "network")
+    wanted = names(options.networks, (n.name for n in NETWORKS), "network")
     return [n for n in NETWORKS if (n.name in wanted if wanted else n.quick or not options.quick)]
 
 
@@ -77,8 +55,8 @@ class Bench:
         for made in (self.networks, self.logs):
             made.mkdir(parents=True, exist_ok=True)
         self.file = folder / "streaming.json"
-        self.sources = names(options.sources, list(SOURCES), "source") or list(SOURCES)
-        self.threads = [int(n) for n in names(options.threads, list("12345678"), "number of threads")]
+        self.sources = names(options.sources, SOURCES, "source") or list(SOURCES)
+        self.threads = [int(n) for n in names(options.threads, "12345678", "number of threads")]
         self.threads = self.threads or ([1] if options.quick else [n for n in (1, 2) if n <= cores()])
         least = 2 if options.quick else 3
         self.effort = measure.Effort(options.seconds or (1.0 if options.quick else 15.0), least)
@@ -96,7 +74,7 @@ class Bench:
             batch = measure.measure(network, built, threads, self.sources, self.effort, self.logs)
             self.found.batches.append(batch)
             print(report.batch_text(batch), end="\n\n", flush=True)
-            results.write(self.found, self.file)
+            write(self.found, self.file)
 
     def plan(self, network: Network) -> None:
         """What the compiler plans, and what the first streaming process took."""
@@ -140,11 +118,11 @@ class Bench:
                 self.switch(network)
             if network.modes:
                 self.modes(network)
-            results.write(self.found, self.file)
+            write(self.found, self.file)
         speeds = sorted(speed for batch in self.found.batches for speed in batch.storage)
         if speeds:
             self.found.machine["storage_MB_s"] = round(speeds[len(speeds) // 2] / 1e6)
-        results.write(self.found, self.file)
+        write(self.found, self.file)
 
     def prepare(self, wanted: list[Network]) -> None:
         for network in wanted:
@@ -161,7 +139,7 @@ def main(arguments: list[str], compiler: str, processor: str) -> int:
         if options.command == "show":
             print(report.text(found))
         else:
-            report.rewrite(others.ROOT / DOCUMENT, found)
+            report.rewrite(ROOT / DOCUMENT, found)
         return 0
     bench = Bench(options, options.cc or compiler, processor)
     wanted = chosen(options)

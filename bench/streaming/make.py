@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from pathlib import Path
 
-import numpy as np
 import onnx
 import torch
 from torch import nn
 
-from bench.networks import ROOT
+from bench.folders import NOTE, ROOT, save, whole
 from bench.streaming.networks import NETWORKS, Network, stamp
 
 sys.path.insert(0, str(ROOT / "tests/models"))
@@ -38,17 +36,11 @@ def make(network: Network) -> tuple[onnx.ModelProto, dict[str, torch.Tensor]]:
 
 
 def write(network: Network, root: Path) -> None:
-    """The network's folder appears whole or not at all."""
     graph, inputs = make(network)
-    part = root / f".{network.name}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    (part / "inputs").mkdir(parents=True)
-    for name, tensor in inputs.items():
-        np.save(part / "inputs" / f"{name}.npy", tensor.numpy())
-    (part / "model.onnx").write_bytes(graph.SerializeToString(deterministic=True))
-    (part / "network.json").write_text(json.dumps({"stamp": stamp(network)}))
-    shutil.rmtree(root / network.name, ignore_errors=True)
-    part.rename(root / network.name)
+    with whole(root / network.name) as part:
+        save(part / "inputs", {name: tensor.numpy() for name, tensor in inputs.items()})
+        (part / "model.onnx").write_bytes(graph.SerializeToString(deterministic=True))
+        (part / NOTE).write_text(json.dumps({"stamp": stamp(network)}))
 
 
 def main() -> None:

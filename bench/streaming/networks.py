@@ -10,15 +10,12 @@ each, 1.05 MB an expert.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.networks import ROOT
+from bench.folders import digest, prepared
 
 SOURCES = (
     "bench/streaming/make.py",
@@ -70,14 +67,9 @@ NETWORKS = [
 
 def stamp(network: Network) -> str:
     """Identifies the sources that a network is made with, and its options."""
-    digest = hashlib.sha256(b"".join((ROOT / source).read_bytes() for source in SOURCES)).hexdigest()[:16]
-    return f"{digest} {network.preset} {network.tasks} {json.dumps(network.options)}"
+    return f"{digest(SOURCES)} {network.preset} {network.tasks} {json.dumps(network.options)}"
 
 
 def prepare(network: Network, root: Path) -> Path:
     """The network's folder, made now unless it is there."""
-    folder = root / network.name
-    note = folder / "network.json"
-    if not note.exists() or json.loads(note.read_text())["stamp"] != stamp(network):
-        subprocess.run([sys.executable, "-m", "bench.streaming.make", network.name, str(root)], check=True, cwd=ROOT)
-    return folder
+    return prepared(root / network.name, stamp(network), "bench.streaming.make")

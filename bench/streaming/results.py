@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -182,12 +182,6 @@ class Results:
     limited: list[Limited] = field(default_factory=list)
     switches: list[Switch] = field(default_factory=list)
     modes: list[Mode] = field(default_factory=list)
-
-
-def write(results: Results, path: Path) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(asdict(results), indent=1, allow_nan=False) + "\n")
-    part.rename(path)
 
 
 def _case(found: dict[str, Any]) -> Case:

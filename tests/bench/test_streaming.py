@@ -14,7 +14,7 @@ import pytest
 from bench.contenders import Settings, run
 from bench.process import ContenderError, Process
 from bench.report import BEGIN, END
-from bench.results import Spread
+from bench.results import Spread, write
 from bench.streaming import build, command, measure, report, results, simulate, storage
 from bench.streaming.networks import NETWORKS, Network
 from bench.streaming.simulate import Call, Span, Stall, Step, Take
@@ -260,7 +260,7 @@ def measured() -> results.Results:
 
 
 def test_results_are_kept(measured: results.Results, tmp_path: Path) -> None:
-    results.write(measured, tmp_path / "streaming.json")
+    write(measured, tmp_path / "streaming.json")
     assert results.read(tmp_path / "streaming.json") == measured
 
 
