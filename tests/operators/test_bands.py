@@ -14,13 +14,13 @@ import onnx
 import pytest
 
 from harness import MOECC, Case
-from test_resize_conv import CORNERS, LINEAR, NEAREST, Builder, Picture
+from test_resize_conv import CORNERS, LINEAR, NEAREST, Picture, Pictures
 
 
 def chain(inner: bool) -> Case:
     """Odd sizes, dilation, uneven padding, and a pointwise convolution that is computed at once.
     inner: the last picture is read by something else, and not an output."""
-    b = Builder()
+    b = Pictures()
     p = [
         Picture(24, 40, (5, 9), (10, 18), LINEAR),
         Picture(40, 48, (10, 18), (15, 23), CORNERS, dilation=2, pads=(4, 1, 3, 2)),

@@ -16,12 +16,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
 
+from builder import Builder
 from harness import MOECC, Case, verify
 
-IR_VERSION, OPSET = 8, 18
 LINEAR = {"mode": "linear"}
 CORNERS = {"mode": "linear", "coordinate_transformation_mode": "align_corners"}
 ASYMMETRIC = {"mode": "linear", "coordinate_transformation_mode": "asymmetric"}
@@ -68,33 +66,12 @@ PICTURES = [
 ]
 
 
-class Builder:
-    """A graph in the making, with values of its inputs."""
-
+class Pictures(Builder):
     def __init__(self) -> None:
-        self.random = np.random.default_rng(11)
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-        self.inputs: dict[str, np.ndarray] = {}
-        self.outputs: list[str] = []
-
-    def value(self, *shape: int) -> np.ndarray:
-        return self.random.standard_normal(shape).astype(np.float32)
-
-    def constant(self, value: np.ndarray) -> str:
-        name = f"c{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(value, name))
-        return name
-
-    def node(self, op: str, *inputs: str, **attributes: Any) -> str:
-        name = f"v{len(self.nodes)}"
-        node = helper.make_node(op, inputs, [name], name=f"n{len(self.nodes)}", **attributes)
-        self.nodes.append(node)
-        return name
+        super().__init__(seed=11)
 
     def resized(self, p: Picture, sizes: bool) -> str:
-        x = f"x{len(self.inputs)}"
-        self.inputs[x] = self.value(p.images, p.c, *p.size)
+        x = self.input(p.images, p.c, *p.size)
         if sizes:
             to = self.constant(np.array([p.images, p.c, *p.to], np.int64))
             return self.node("Resize", x, "", "", to, **p.resize)
@@ -102,30 +79,16 @@ class Builder:
         return self.node("Resize", x, "", self.constant(scale), **p.resize)
 
     def convolution(self, p: Picture, x: str, n: int, bias: bool) -> str:
-        operands = [x, self.constant(self.value(n, p.c, *p.taps))]
+        operands = [x, self.weights(n, p.c, *p.taps)]
         if bias:
-            operands.append(self.constant(self.value(n)))
+            operands.append(self.weights(n))
         stride, dilation = [p.stride] * 2, [p.dilation] * 2
         return self.node("Conv", *operands, strides=stride, dilations=dilation, pads=list(p.pads))
-
-    def case(self, name: str) -> Case:
-        def info(n: str, shape: Any) -> onnx.ValueInfoProto:
-            return helper.make_tensor_value_info(n, TensorProto.FLOAT, shape)
-
-        inputs = [info(n, v.shape) for n, v in self.inputs.items()]
-        outputs = [info(n, None) for n in self.outputs]
-        graph = helper.make_graph(self.nodes, name, inputs, outputs, self.constants)
-        opsets = [helper.make_opsetid("", OPSET)]
-        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
-        expected = ReferenceEvaluator(model).run(None, self.inputs)
-        model = onnx.shape_inference.infer_shapes(model)
-        values = [np.asarray(v, np.float32) for v in expected]
-        return Case(name, model, list(self.inputs.values()), values, rtol=1e-4, atol=2e-4)
 
 
 def pictures() -> Case:
     """Each alone and, with a residual and an activation behind, into a Concat with a second one."""
-    b = Builder()
+    b = Pictures()
     for i, p in enumerate(PICTURES):
         r = b.resized(p, sizes=i % 2 > 0 or p.resize is CORNERS)
         plain = b.convolution(p, r, p.n, i % 3 > 0)
@@ -138,7 +101,7 @@ def pictures() -> Case:
 
 def shared() -> Case:
     """The resized picture is an output, too."""
-    b = Builder()
+    b = Pictures()
     p = Picture(19, 11, (5, 4), (10, 8))
     r = b.resized(p, sizes=False)
     b.outputs += [r, b.convolution(p, r, p.n, True)]
@@ -152,7 +115,7 @@ LARGE = Picture(9, 70, (64, 75), (128, 150))
 def followed(keep: bool = False) -> Case:
     """Large maps that one pointwise convolution reads; with `keep` they are outputs, too, so that
     two convolutions cannot become one kernel."""
-    b = Builder()
+    b = Pictures()
     for p in (LARGE, replace(LARGE, n=64, resize=CORNERS)):
         r = b.resized(p, sizes=True)
         m = b.node("Relu", b.convolution(p, r, p.n, True))
@@ -187,7 +150,7 @@ def test_resize_conv(case: Case, engine: str) -> None:
 
 
 def taken() -> onnx.ModelProto:
-    b = Builder()
+    b = Pictures()
     for i, p in enumerate(PICTURES):
         b.outputs.append(b.convolution(p, b.resized(p, sizes=i % 2 > 0), p.n, True))
     return b.case("taken").model

@@ -8,18 +8,15 @@ go straight into a Concat.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
+from onnx import numpy_helper
 from onnx.reference.op_run import OpRun
 
+from builder import Builder
 from harness import Case, verify
-
-IR_VERSION, OPSET = 8, 18
 
 
 @dataclass(frozen=True)
@@ -111,56 +108,22 @@ class ConvTranspose(OpRun):
         return ((y if b is None else y + b.reshape(-1, *[1] * d)).astype(np.float32),)
 
 
-class Builder:
-    """A graph in the making, with values of its inputs."""
+class Windows(Builder):
+    own_operators = (ConvTranspose,)
 
     def __init__(self) -> None:
-        self.random = np.random.default_rng(7)
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-        self.inputs: dict[str, np.ndarray] = {}
-        self.outputs: list[str] = []
-
-    def value(self, *shape: int) -> np.ndarray:
-        return self.random.standard_normal(shape).astype(np.float32)
-
-    def constant(self, *shape: int) -> str:
-        name = f"c{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(self.value(*shape), name))
-        return name
-
-    def input(self, *shape: int) -> str:
-        name = f"x{len(self.inputs)}"
-        self.inputs[name] = self.value(*shape)
-        return name
-
-    def node(self, op: str, *inputs: str, **attributes: Any) -> str:
-        name = f"v{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op, inputs, [name], name=f"n{len(self.nodes)}", **attributes))
-        return name
+        super().__init__(seed=7)
 
     def convolution(self, w: Window, x: str, transposed: bool, bias: bool) -> str:
         shape = (w.c, w.n // w.group) if transposed else (w.n, w.c // w.group)
-        operands = [x, self.constant(*shape, *w.taps)] + ([self.constant(w.n)] if bias else [])
+        operands = [x, self.weights(*shape, *w.taps)] + ([self.weights(w.n)] if bias else [])
         more = {"output_padding": [w.extra] * len(w.taps)} if w.extra else {}
         return self.node("ConvTranspose" if transposed else "Conv", *operands, **w.attributes(), **more)
-
-    def case(self, name: str) -> Case:
-        inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, v.shape) for n, v in self.inputs.items()]
-        outputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in self.outputs]
-        graph = helper.make_graph(self.nodes, name, inputs, outputs, self.constants)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-        expected = cast(
-            list[np.ndarray],
-            ReferenceEvaluator(model, new_ops=[ConvTranspose]).run(None, self.inputs),
-        )
-        model = onnx.shape_inference.infer_shapes(model)
-        return Case(name, model, list(self.inputs.values()), expected, rtol=1e-4, atol=2e-4)
 
 
 def windows(windows: list[Window], transposed: bool) -> Case:
     """Each alone and with what is fused behind it: a residual and an activation."""
-    b = Builder()
+    b = Windows()
     for i, w in enumerate(windows):
         x = b.input(1 + i % 2, w.c, *w.size)
         b.outputs.append(b.convolution(w, x, transposed, i % 3 > 0))
@@ -171,7 +134,7 @@ def windows(windows: list[Window], transposed: bool) -> Case:
 
 def joined() -> Case:
     """Convolutions, a product and a resampling that a Concat joins, along channels and lines."""
-    b = Builder()
+    b = Windows()
     x = b.input(2, 6, 5, 4)
     b.constants.append(numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales"))
     up = b.convolution(Window(6, 9, (5, 4), (4, 4), stride=2, pad=1), x, True, True)

@@ -158,6 +158,13 @@ static inline moecc_status take_all(const Fixture *f, moecc_weights *w) {
   return s;
 }
 
+/* The fault is at the slot that take_all takes as number n, from 0 on. */
+static inline void check_fault(const Fixture *f, const moecc_weights *w, size_t n) {
+  const size_t unit = n < EXPERT_UNIT ? n : n < EXPERT_UNIT + EXPERTS ? EXPERT_UNIT : n - EXPERTS + 1;
+  assert_ptr_equal(w->fault.unit, &f->unit[unit]);
+  assert_int_equal(w->fault.index, unit == EXPERT_UNIT ? n - EXPERT_UNIT : 0);
+}
+
 /* Init, every slot, close. */
 static inline void check_source(const Fixture *f, const moecc_source *s) {
   moecc_context m = {0};

@@ -282,10 +282,8 @@ static void each_failing_read_names_its_slot(void **state) {
         assert_int_equal(s, MOECC_ERROR_IO);
         failed_in_init++;
       } else if (s != MOECC_OK) {
-        size_t slot = failed_in_take++, unit = slot < 2 ? slot : slot < 2 + EXPERTS ? EXPERT_UNIT : slot - EXPERTS + 1;
         assert_int_equal(s, MOECC_ERROR_IO);
-        assert_ptr_equal(m.weights.fault.unit, &f->unit[unit]);
-        assert_int_equal(m.weights.fault.index, unit == EXPERT_UNIT ? slot - 2 : 0);
+        check_fault(f, &m.weights, failed_in_take++);
         assert_int_equal(take_all(f, &m.weights), MOECC_OK);
       }
       moecc_context_close(&m);
@@ -390,17 +388,28 @@ static void write_late(void) {
   machine.pipe[1] = 0;
 }
 
+/* Two buffers, and a pack of which units 3 and 4 never come. */
+static void open_stuck(const Fixture *f, unsigned char **a, unsigned char **b) {
+  size_t room;
+  need_ring();
+  *a = new_buffer(f, &room), *b = new_buffer(f, &room);
+  open_pack(f, 0);
+  get_stuck(3);
+}
+
+static void close_stuck(unsigned char *a, unsigned char *b) {
+  close_pack();
+  free(a), free(b);
+}
+
 /* begin returns at once although nothing comes, for two pieces; then they time out, are cancelled, and the buffers are
  * used again: what comes late goes nowhere. */
 static void cancelled_reads_write_nothing(void **state) {
   const Fixture *f = *state;
-  size_t room;
-  unsigned char *a = new_buffer(f, &room), *b = new_buffer(f, &room);
+  unsigned char *a, *b;
   moecc_piece first = piece_of(f, 3, 0), second = piece_of(f, 4, 0), other = piece_of(f, 1, 0);
   const void *where;
-  need_ring();
-  open_pack(f, 0);
-  get_stuck(3);
+  open_stuck(f, &a, &b);
   assert_int_equal(begin(&first, a), MOECC_OK);
   assert_int_equal(begin(&second, b), MOECC_OK);
   assert_true(d.read[0].state == FLYING && d.read[1].state == FLYING);
@@ -414,20 +423,16 @@ static void cancelled_reads_write_nothing(void **state) {
   machine.stuck = UNITS;
   assert_int_equal(begin(&second, b), MOECC_OK);
   expect(f, &second, b);
-  close_pack();
-  free(a), free(b);
+  close_stuck(a, b);
 }
 
 /* The same with a device that cannot be stopped: what is begun later waits for it, and can time out, too. */
 static void reads_that_cannot_be_cancelled_come_first(void **state) {
   const Fixture *f = *state;
-  size_t room;
-  unsigned char *a = new_buffer(f, &room), *b = new_buffer(f, &room);
+  unsigned char *a, *b;
   moecc_piece stuck = piece_of(f, 3, 0), other = piece_of(f, 1, 0), third = piece_of(f, 0, 0);
   const void *where;
-  need_ring();
-  open_pack(f, 0);
-  get_stuck(3);
+  open_stuck(f, &a, &b);
   machine.no_cancel = true;
   assert_int_equal(begin(&stuck, a), MOECC_OK);
   assert_int_equal(d.source.wait(&d, &stuck, a, 2, &where), MOECC_ERROR_TIMEOUT);
@@ -440,8 +445,7 @@ static void reads_that_cannot_be_cancelled_come_first(void **state) {
   write_late();
   expect(f, &third, b);
   expect(f, &other, a);
-  close_pack();
-  free(a), free(b);
+  close_stuck(a, b);
 }
 
 /* Each unit in turn never arrives; the slot before it does, however long it takes. */

@@ -160,10 +160,7 @@ static void each_failing_read_names_its_slot(void **state) {
       break;
     }
     assert_int_equal(s, MOECC_ERROR_IO);
-    size_t slot = failed_in_take++;
-    size_t unit = slot < 2 ? slot : slot < 2 + EXPERTS ? EXPERT_UNIT : slot - EXPERTS + 1;
-    assert_ptr_equal(m.weights.fault.unit, &f->unit[unit]);
-    assert_int_equal(m.weights.fault.index, unit == EXPERT_UNIT ? slot - 2 : 0);
+    check_fault(f, &m.weights, failed_in_take++);
     assert_int_equal(take_all(f, &m.weights), MOECC_OK);
     moecc_context_close(&m);
   }
