@@ -149,7 +149,7 @@ def first_in_a_row(takes: Sequence[Span], i: int) -> Span:
 def assert_asked_in_time(
     call: Call, wanted: Sequence[Wanted], loads: dict[int, Span], schedule: Sequence[dict[str, Any]]
 ) -> None:
-    """Each slot before the one before it is computed with; a layer's first expert once the router has run, before anything else."""
+    """Each slot before the one before it is computed with; a layer's first expert once the router has run, first of all."""
     for i, load in loads.items():
         if wanted[i].first_chosen:
             router = max(
