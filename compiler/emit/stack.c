@@ -43,7 +43,7 @@ static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 static int64_t call_bytes(const Step *s) {
   int64_t bytes = WORD * (int64_t)(s->n_args + 1);
   for (size_t i = 0; i < s->n_args; i++) {
-    bytes += OPERAND * (int64_t)s->arg[i].n_operands / 2;
+    bytes += OPERAND * (int64_t)s->arg[i].n_operands;
     if (s->arg[i].kind == ARG_TABLE) bytes += WORD * (s->arg[i].n_table < 4 ? (int64_t)s->arg[i].n_table : 4);
   }
   return bytes;

@@ -103,8 +103,8 @@ typedef struct Arg {
   double f;
   const int64_t *table;
   size_t n_table;
-  struct Arg *operand;
-  size_t n_operands; /* OPERANDS: 2 per operand */
+  struct Arg *operand; /* two for each: a pointer argument and its row stride */
+  size_t n_operands;   /* OPERANDS */
 } Arg;
 
 /* One weight unit in the making: parts laid one after another, each 64-byte aligned. `write` packs part bytes into dst

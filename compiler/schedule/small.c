@@ -66,7 +66,7 @@ static bool fits(const Small *m, const Unit *u, const Unit *other) {
 /* The neighbour to join with, or NULL. */
 static Unit *partner_of(const Small *m, const Unit *u) {
   const Neighbours *n = &m->of[u->id];
-  if (u->bytes > SMALL || !may_join(m, u)) return NULL;
+  if (u->bytes > SMALL) return NULL;
   if (fits(m, u, n->behind) && m->of[n->behind->id].before == u) return n->behind;
   if (fits(m, u, n->before) && m->of[n->before->id].behind == u) return n->before;
   return NULL;
