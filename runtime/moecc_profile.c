@@ -166,7 +166,11 @@ typedef struct Writer {
   const moecc_profile *p;
   uint64_t zero; /* when the trace begins */
   size_t n;
-  uint64_t read; /* bytes so far */
+  uint64_t read;    /* bytes so far */
+  size_t end;       /* the caller's events */
+  int several;      /* the call being written is of several tasks */
+  uint64_t *tokens; /* room for a number for each expert */
+  size_t experts;
 } Writer;
 
 static void begin_object(Writer *w) { fprintf(w->f, "%s\n", w->n++ > 0 ? "," : ""); }
@@ -206,17 +210,6 @@ static void write_counter(Writer *w, const char *name, unsigned process, const c
 
 static const moecc_step *step_of(const Writer *w, const moecc_event *e) {
   return e->number > 0 && e->number <= w->p->n_steps ? &w->p->steps[e->number - 1] : NULL;
-}
-
-static void write_step(Writer *w, const moecc_event *e) {
-  const moecc_step *s = step_of(w, e);
-  if (!s) return;
-  begin_span(w, s->kernel, s->op, NETWORK, 0, e->begin, e->end);
-  fprintf(w->f,
-          "\"step\": %u, \"node\": \"%s\", \"shape\": \"%s\", \"macs\": %llu, \"bytes\": %llu, \"weight_bytes\": %llu",
-          (unsigned)e->number, s->node, s->shape, (unsigned long long)s->macs, (unsigned long long)s->bytes,
-          (unsigned long long)s->weights);
-  end_span(w);
 }
 
 /* ---- weights ---- */
@@ -298,115 +291,227 @@ static void write_call(Writer *w, const moecc_event *e, size_t i) {
 
 /* ---- steps and what they belong to ---- */
 
-/* Steps that follow one another and belong together: a layer, an expert loop, or one expert in it. */
-static size_t end_of_layer(const Writer *w, const moecc_event *e, size_t i, size_t n) {
-  const char *layer = step_of(w, &e[i])->layer;
+/* A call's layer, loop and task of a step: in a call of several tasks those that all of them have in common. */
+static const char *layer_of(const Writer *w, const moecc_step *s) {
+  return w->several && *s->together ? s->together : s->layer;
+}
+static uint32_t loop_of(const Writer *w, const moecc_step *s) { return w->several ? s->common_loop : s->loop; }
+static const char *task_of(const Writer *w, const moecc_step *s) { return w->several ? s->task : ""; }
+
+/* Do steps that follow one another belong together? */
+static int same_layer(const Writer *w, const moecc_step *a, const moecc_step *b) {
+  return strcmp(layer_of(w, a), layer_of(w, b)) == 0;
+}
+static int same_loop(const Writer *w, const moecc_step *a, const moecc_step *b) {
+  return loop_of(w, a) == loop_of(w, b);
+}
+static int same_task(const Writer *w, const moecc_step *a, const moecc_step *b) {
+  return same_layer(w, a, b) && strcmp(task_of(w, a), task_of(w, b)) == 0;
+}
+
+/* The last step of those from step i of a call on that belong with it. */
+static size_t end_of_run(const Writer *w, const moecc_event *e, size_t i,
+                         int (*same)(const Writer *, const moecc_step *, const moecc_step *)) {
+  const moecc_step *first = step_of(w, &e[i]);
   size_t last = i;
-  for (; i < n && e[i].kind != MOECC_EVENT_CALL; i++) {
+  for (; i < w->end && e[i].kind != MOECC_EVENT_CALL; i++) {
     if (e[i].kind != MOECC_EVENT_STEP) continue;
-    if (strcmp(step_of(w, &e[i])->layer, layer) != 0) break;
+    if (!same(w, first, step_of(w, &e[i]))) break;
     last = i;
   }
   return last;
 }
 
-static size_t end_of_loop(const Writer *w, const moecc_event *e, size_t i, size_t n) {
-  const uint32_t loop = step_of(w, &e[i])->loop;
-  size_t last = i;
-  for (; i < n && e[i].kind != MOECC_EVENT_CALL; i++) {
-    if (e[i].kind != MOECC_EVENT_STEP) continue;
-    if (step_of(w, &e[i])->loop != loop) break;
-    last = i;
-  }
-  return last;
-}
-
-/* What was recorded while a step was under way stands before it. */
-static size_t begin_of_step(const moecc_event *e, size_t i) {
-  while (i > 0 && e[i - 1].kind != MOECC_EVENT_STEP && e[i - 1].kind != MOECC_EVENT_CALL) i--;
-  return i;
+/* Is it the step of the loop itself, in which slots are taken? */
+static int is_loop_step(const Writer *w, const moecc_event *e) {
+  return e->kind == MOECC_EVENT_STEP && e->number == step_of(w, e)->loop;
 }
 
 /* The mark of the expert that begins with step i of a loop, or NULL: within an expert the loop's step comes round for
- * each of its units. */
-static const moecc_event *expert_of(const moecc_event *e, size_t i) {
-  size_t k;
-  for (k = begin_of_step(e, i); k < i; k++)
-    if (e[k].kind == MOECC_EVENT_EXPERT) return &e[k];
+ * each of its units. What is recorded while a step is under way stands before it, so this does before the next one. */
+static const moecc_event *expert_of(const Writer *w, const moecc_event *e, size_t i) {
+  if (!is_loop_step(w, &e[i])) return NULL;
+  for (i++; i < w->end && e[i].kind != MOECC_EVENT_STEP && e[i].kind != MOECC_EVENT_CALL; i++)
+    if (e[i].kind == MOECC_EVENT_EXPERT) return &e[i];
   return NULL;
 }
 
 /* An expert's steps end where those of another begin. */
-static size_t end_of_expert(const moecc_event *e, size_t i, size_t last, uint32_t loop) {
+static size_t end_of_expert(const Writer *w, const moecc_event *e, size_t i, size_t last) {
   size_t end = i;
   for (; i <= last; i++) {
     if (e[i].kind != MOECC_EVENT_STEP) continue;
-    if (e[i].number == loop && end != i && expert_of(e, i)) break;
+    if (end != i && expert_of(w, e, i)) break;
     end = i;
   }
   return end;
 }
 
-/* How many experts there are: slots of a unit that is taken in the loop. */
+/* How many experts there are: slots of a unit that is taken in the loop that begins with step i. */
 static unsigned experts_of_loop(const moecc_event *e, size_t i, size_t last) {
+  while (i > 0 && e[i - 1].kind != MOECC_EVENT_STEP && e[i - 1].kind != MOECC_EVENT_CALL) i--;
   for (; i <= last; i++)
     if (e[i].kind == MOECC_EVENT_TAKE && e[i].what) return (unsigned)((const moecc_unit *)e[i].what)->count;
   return 0;
 }
 
-/* The experts that had tokens, each with its queue's length. */
-static void write_loop(Writer *w, const moecc_event *e, size_t i, size_t last) {
-  const uint32_t loop = step_of(w, &e[i])->loop;
+/* Is it an expert's mark, and of this task (NULL: of any)? */
+static int is_mark(const Writer *w, const moecc_event *e, const char *task) {
+  return e->kind == MOECC_EVENT_EXPERT && step_of(w, e) && (!task || strcmp(task_of(w, step_of(w, e)), task) == 0);
+}
+
+/* {"expert": tokens, …} of the marks from i to last that are a task's (NULL: of all); returns how many. */
+static unsigned write_queues(Writer *w, const moecc_event *e, size_t i, size_t last, const char *task) {
   const char *separator = "";
   unsigned used = 0;
   size_t k;
-  begin_span(w, "experts", "experts", NETWORK, 0, e[i].begin, e[last].end);
-  fprintf(w->f, "\"step\": %u, \"layer\": \"%s\", \"experts\": %u, \"tokens\": {", (unsigned)loop,
-          step_of(w, &e[i])->layer, experts_of_loop(e, begin_of_step(e, i), last));
-  for (k = begin_of_step(e, i); k <= last; k++) {
-    if (e[k].kind != MOECC_EVENT_EXPERT) continue;
-    fprintf(w->f, "%s\"%u\": %u", separator, (unsigned)e[k].index, (unsigned)e[k].count);
+  memset(w->tokens, 0, w->experts * sizeof *w->tokens);
+  for (; i <= last; i++)
+    if (is_mark(w, &e[i], task)) w->tokens[e[i].index] += e[i].count;
+  fputc('{', w->f);
+  for (k = 0; k < w->experts; k++) {
+    if (!w->tokens[k]) continue;
+    fprintf(w->f, "%s\"%u\": %llu", separator, (unsigned)k, (unsigned long long)w->tokens[k]);
     separator = ", ";
     used++;
   }
-  fprintf(w->f, "}, \"experts_used\": %u", used);
+  fputc('}', w->f);
+  return used;
+}
+
+/* Tokens of the marks from i to last that are a task's (NULL: of all). */
+static unsigned long long tokens_of(const Writer *w, const moecc_event *e, size_t i, size_t last, const char *task) {
+  unsigned long long tokens = 0;
+  for (; i <= last; i++)
+    if (is_mark(w, &e[i], task)) tokens += e[i].count;
+  return tokens;
+}
+
+/* Of a loop that tasks go through together, what each has of the steps i to last, the first of which an expert begins
+ * with: its queues, or, of one expert, tokens. */
+static void write_queues_by_task(Writer *w, const moecc_event *e, size_t i, size_t last, int one_expert) {
+  const char *separator = "";
+  const moecc_event *mark = expert_of(w, e, i);
+  size_t k, before;
+  if (!mark || *task_of(w, step_of(w, &e[i])) || !*task_of(w, step_of(w, mark))) return;
+  fputs(", \"tokens_by_task\": {", w->f);
+  for (k = i; k <= last; k++) {
+    const char *task;
+    if (!is_mark(w, &e[k], NULL)) continue;
+    task = task_of(w, step_of(w, &e[k]));
+    for (before = i; !is_mark(w, &e[before], task);) before++;
+    if (before < k) continue; /* it has been written */
+    fputs(separator, w->f);
+    write_text(w, task);
+    fputs(": ", w->f);
+    if (one_expert)
+      fprintf(w->f, "%llu", tokens_of(w, e, i, last, task));
+    else
+      (void)write_queues(w, e, i, last, task);
+    separator = ", ";
+  }
+  fputc('}', w->f);
+}
+
+static void write_task_of(Writer *w, const moecc_step *s) {
+  if (!*task_of(w, s)) return;
+  fputs(", \"task\": ", w->f);
+  write_text(w, task_of(w, s));
+}
+
+/* The experts that had tokens, each with its queue's length. */
+static void write_loop(Writer *w, const moecc_event *e, size_t i, size_t last) {
+  const moecc_step *s = step_of(w, &e[i]);
+  unsigned used;
+  begin_span(w, "experts", "experts", NETWORK, 0, e[i].begin, e[last].end);
+  fprintf(w->f, "\"step\": %u, \"layer\": \"%s\", \"experts\": %u, \"tokens\": ", (unsigned)e[i].number, layer_of(w, s),
+          experts_of_loop(e, i, last));
+  used = write_queues(w, e, i, last, NULL);
+  fprintf(w->f, ", \"experts_used\": %u", used);
+  write_task_of(w, s);
+  write_queues_by_task(w, e, i, last, 0);
   end_span(w);
   write_counter(w, "expert's queue", NETWORK, "tokens", e[last].end, 0);
 }
 
-static void write_expert(Writer *w, const moecc_event *e, size_t i, size_t last, uint32_t loop) {
-  const moecc_event *mark = expert_of(e, i);
-  const size_t end = end_of_expert(e, i, last, loop);
+/* The expert that begins with step i. */
+static void write_expert(Writer *w, const moecc_event *e, size_t i, size_t last) {
+  const moecc_event *mark = expert_of(w, e, i);
+  const size_t end = end_of_expert(w, e, i, last);
+  const unsigned long long tokens = tokens_of(w, e, i, end, NULL);
   char name[32];
-  if (!mark) return;
   (void)snprintf(name, sizeof name, "expert %u", (unsigned)mark->index);
   begin_span(w, name, "expert", NETWORK, 0, e[i].begin, e[end].end);
-  fprintf(w->f, "\"expert\": %u, \"tokens\": %u", (unsigned)mark->index, (unsigned)mark->count);
+  fprintf(w->f, "\"expert\": %u, \"tokens\": %llu", (unsigned)mark->index, tokens);
+  write_queues_by_task(w, e, i, end, 1);
   end_span(w);
-  write_counter(w, "expert's queue", NETWORK, "tokens", e[i].begin, mark->count);
+  write_counter(w, "expert's queue", NETWORK, "tokens", e[i].begin, tokens);
 }
 
-static void write_caller(Writer *w, const moecc_event *e, size_t n) {
-  size_t layer_end = 0, loop_end = 0, i;
-  int in_layer = 0, in_loop = 0;
-  for (i = 0; i < n; i++) {
+static void write_step(Writer *w, const moecc_event *e) {
+  const moecc_step *s = step_of(w, e);
+  if (!s) return;
+  begin_span(w, s->kernel, s->op, NETWORK, 0, e->begin, e->end);
+  fprintf(w->f,
+          "\"step\": %u, \"node\": \"%s\", \"shape\": \"%s\", \"macs\": %llu, \"bytes\": %llu, \"weight_bytes\": %llu",
+          (unsigned)e->number, s->node, s->shape, (unsigned long long)s->macs, (unsigned long long)s->bytes,
+          (unsigned long long)s->weights);
+  write_task_of(w, s);
+  end_span(w);
+}
+
+static void write_run(Writer *w, const moecc_event *e, size_t i, size_t last, const char *name, const char *kind) {
+  begin_span(w, name, kind, NETWORK, 0, e[i].begin, e[last].end);
+  end_span(w);
+}
+
+/* What begins with step i, which the spans before may have reached: layer, task, expert loop, expert. */
+typedef struct Reached {
+  size_t layer, task, loop; /* 1 + the last step of each */
+} Reached;
+
+static void write_around(Writer *w, const moecc_event *e, size_t i, Reached *r) {
+  const moecc_step *s = step_of(w, &e[i]);
+  if (i >= r->layer) {
+    r->layer = end_of_run(w, e, i, same_layer) + 1;
+    write_run(w, e, i, r->layer - 1, *layer_of(w, s) ? layer_of(w, s) : "(no layer)", "layer");
+  }
+  if (i >= r->task) {
+    r->task = end_of_run(w, e, i, same_task) + 1;
+    if (*task_of(w, s)) write_run(w, e, i, r->task - 1, task_of(w, s), "task");
+  }
+  if (s->loop > 0 && i >= r->loop) {
+    r->loop = end_of_run(w, e, i, same_loop) + 1;
+    write_loop(w, e, i, r->loop - 1);
+  }
+  if (s->loop > 0 && expert_of(w, e, i)) write_expert(w, e, i, r->loop - 1);
+}
+
+/* Do steps of more than one task occur in the call that event i belongs to? */
+static int has_several(const Writer *w, const moecc_event *e, size_t i) {
+  const char *task = "";
+  for (; i < w->end && e[i].kind != MOECC_EVENT_CALL; i++) {
     const moecc_step *s = e[i].kind == MOECC_EVENT_STEP ? step_of(w, &e[i]) : NULL;
-    if (e[i].kind == MOECC_EVENT_CALL) write_call(w, e, i);
+    if (!s || !*s->task) continue;
+    if (*task && strcmp(task, s->task) != 0) return 1;
+    task = s->task;
+  }
+  return 0;
+}
+
+static void write_caller(Writer *w, const moecc_event *e) {
+  Reached reached = {0, 0, 0};
+  size_t i;
+  w->several = has_several(w, e, 0);
+  for (i = 0; i < w->end; i++) {
     write_weights(w, e, i);
-    if (!s) continue;
-    if (!in_layer || i > layer_end) {
-      layer_end = end_of_layer(w, e, i, n);
-      in_layer = 1;
-      begin_span(w, *s->layer ? s->layer : "(no layer)", "layer", NETWORK, 0, e[i].begin, e[layer_end].end);
-      end_span(w);
+    if (e[i].kind == MOECC_EVENT_CALL) {
+      write_call(w, e, i);
+      w->several = has_several(w, e, i + 1);
+    } else if (e[i].kind == MOECC_EVENT_STEP && step_of(w, &e[i])) {
+      write_around(w, e, i, &reached);
+      write_step(w, &e[i]);
     }
-    if (s->loop > 0 && (!in_loop || i > loop_end)) {
-      loop_end = end_of_loop(w, e, i, n);
-      in_loop = 1;
-      write_loop(w, e, i, loop_end);
-    }
-    if (s->loop > 0 && e[i].number == s->loop) write_expert(w, e, i, loop_end, s->loop);
-    write_step(w, &e[i]);
   }
 }
 
@@ -450,25 +555,41 @@ static void write_names(Writer *w) {
     if (seen[i]) write_name(w, "thread_name", WEIGHTS, i, place[i]);
 }
 
-int moecc_profile_write(const moecc_profile *p, const char *path) {
-  Writer w = {NULL, NULL, UINT64_MAX, 0, 0};
+static void write_all(Writer *w) {
+  const moecc_profile *p = w->p;
   const moecc_events *own = &p->trace.events[0];
   unsigned thread;
   size_t i, lost = 0;
+  for (i = 0; i < own->n; i++)
+    if (own->event[i].begin < w->zero) w->zero = own->event[i].begin;
+  for (thread = 0; thread < p->trace.pool.threads; thread++) lost += p->trace.events[thread].lost;
+  fprintf(w->f, "{\"otherData\": {\"format\": \"moecc trace 1\", \"lost_events\": %llu},\n", (unsigned long long)lost);
+  fputs("\"displayTimeUnit\": \"ns\", \"traceEvents\": [", w->f);
+  write_names(w);
+  write_caller(w, own->event);
+  for (thread = 0; thread < p->trace.pool.threads; thread++) write_shares(w, thread);
+  fputs("\n]}\n", w->f);
+}
+
+int moecc_profile_write(const moecc_profile *p, const char *path) {
+  Writer w = {NULL, NULL, UINT64_MAX, 0, 0, 0, 0, NULL, 0};
+  const moecc_events *own = &p->trace.events[0];
+  size_t i;
   int failed;
   w.p = p;
-  w.f = fopen(path, "w");
-  if (!w.f) return 0;
+  w.end = own->n;
   for (i = 0; i < own->n; i++)
-    if (own->event[i].begin < w.zero) w.zero = own->event[i].begin;
-  for (thread = 0; thread < p->trace.pool.threads; thread++) lost += p->trace.events[thread].lost;
-  fprintf(w.f, "{\"otherData\": {\"format\": \"moecc trace 1\", \"lost_events\": %llu},\n", (unsigned long long)lost);
-  fputs("\"displayTimeUnit\": \"ns\", \"traceEvents\": [", w.f);
-  write_names(&w);
-  write_caller(&w, own->event, own->n);
-  for (thread = 0; thread < p->trace.pool.threads; thread++) write_shares(&w, thread);
-  fputs("\n]}\n", w.f);
+    if (own->event[i].kind == MOECC_EVENT_EXPERT && own->event[i].index >= w.experts)
+      w.experts = (size_t)own->event[i].index + 1;
+  w.tokens = calloc(w.experts + 1, sizeof *w.tokens);
+  w.f = w.tokens ? fopen(path, "w") : NULL;
+  if (!w.f) {
+    free(w.tokens);
+    return 0;
+  }
+  write_all(&w);
   failed = ferror(w.f);
+  free(w.tokens);
   return fclose(w.f) == 0 && !failed;
 }
 

@@ -110,7 +110,7 @@ static void end_step(moecc_trace *t, uint64_t now) {
 
 void moecc_trace_step(uint32_t number) {
   uint64_t now;
-  if (!tracing) return;
+  if (!tracing || tracing->step.number == number) return; /* the step under way goes on */
   now = moecc_trace_now();
   end_step(tracing, now);
   tracing->step = new_event(MOECC_EVENT_STEP);

@@ -1,8 +1,9 @@
 /* moecc_rt_trace.h: when each step of a call ran, for builds with -DMOECC_TRACE; without it nothing of this is compiled.
  *
  * Emitted code says where its steps begin (MOECC_STEP, numbered as in report.json and N_trace.c) and how many tokens an
- * expert has (MOECC_EXPERT). A step lasts until the next one begins, or the call ends; taking a slot of weights, and
- * each thread's share of a parallel loop, are recorded as events of their own, within their step. Slots that are read
+ * expert has (MOECC_EXPERT, in the first step that it computes for a task). A step lasts until another one begins, or
+ * the call ends; taking a slot of weights, and each thread's share of a parallel loop, are recorded as events of their
+ * own, within their step. Slots that are read
  * are seen by a source that stands in front of the real one (moecc_trace_source): when each was asked for and there,
  * and for how long the caller stood still. Events go into the caller's memory; when that is full, later ones are counted
  * and dropped. One context at a time is traced.
@@ -26,7 +27,7 @@ extern "C" {
 typedef enum {
   MOECC_EVENT_CALL,   /* of a task's function; what: its name, if the caller of the function puts it there */
   MOECC_EVENT_STEP,   /* number: the step */
-  MOECC_EVENT_EXPERT, /* number: the step before; index: the expert, count: its tokens; takes no time */
+  MOECC_EVENT_EXPERT, /* number: its first step; index: the expert, count: its tokens; takes no time */
   MOECC_EVENT_LOAD,   /* a slot's way into memory: see below */
   MOECC_EVENT_LOOP,   /* a parallel loop of the step, from its caller's view; count: its items */
   MOECC_EVENT_SHARE,  /* one thread's share of it; index, count: first item, and number of items */
@@ -82,10 +83,14 @@ typedef struct moecc_trace {
 /* A step, as N_trace.c describes it; step number i is steps[i - 1]. */
 typedef struct moecc_step {
   const char *kernel, *op, *layer, *node, *shape;
-  uint32_t loop;    /* the number of the expert loop it is in; 0: none */
-  uint64_t macs;    /* multiply-adds of a call of the network, at most */
-  uint64_t bytes;   /* read and written, without weights */
-  uint64_t weights; /* bytes of weights each time it runs */
+  const char *task; /* whose it is in a call of all tasks; "": it is for several */
+  const char
+      *together; /* what the layer is called in a call of all tasks that go through it side by side; "": none do */
+  uint32_t loop; /* the number of the expert loop it is in; 0: none */
+  uint32_t common_loop; /* the same, in a call of all tasks: of tasks with the same experts the first one's */
+  uint64_t macs;        /* multiply-adds of a call of the network, at most */
+  uint64_t bytes;       /* read and written, without weights */
+  uint64_t weights;     /* bytes of weights each time it runs */
 } moecc_step;
 
 /* Starts a trace with room for `most` events for each of the pool's threads (NULL: one), in memory of

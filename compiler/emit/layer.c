@@ -209,7 +209,7 @@ void emit_mark(Function *f, const Step *s) { line_add(f->out, "%*sMOECC_STEP(%d)
 ExpertTake expert_take(Function *f, const Step *s, size_t i) {
   const Unit *behind = streamed_unit(f->e, s, i + 1), *first = streamed_unit(f->e, s, 0);
   return (ExpertTake){unit_reference(f->e, step_unit(s, i)), behind ? unit_reference(f->e, behind) : NULL,
-                      first ? unit_reference(f->e, first) : NULL, next_unit(f, s)};
+                      first ? unit_reference(f->e, first) : NULL, next_unit(f, s), "0"};
 }
 
 void emit_take_expert(Function *f, const ExpertTake *take, Following next) {
@@ -218,12 +218,12 @@ void emit_take_expert(Function *f, const ExpertTake *take, Following next) {
     line_add(t, "%*sw = moecc_take_expert(&m->c.weights, %s, e, %s, e, &status);", f->indent, "", take->unit,
              take->behind);
   } else if (!take->first) {
-    line_add(t, "%*sw = moecc_take_expert(&m->c.weights, %s, e, %s, 0, &status);", f->indent, "", take->unit,
-             take->last);
+    line_add(t, "%*sw = moecc_take_expert(&m->c.weights, %s, e, %s, %s, &status);", f->indent, "", take->unit,
+             take->last, take->last_index);
   } else {
     line_add(t, "%*sconst moecc_unit *ahead = %s ? %s : %s;", f->indent, "", next.exists, take->first, take->last);
-    line_add(t, "%*sw = moecc_take_expert(&m->c.weights, %s, e, ahead, %s ? %s : 0, &status);", f->indent, "",
-             take->unit, next.exists, next.index);
+    line_add(t, "%*sw = moecc_take_expert(&m->c.weights, %s, e, ahead, %s ? %s : %s, &status);", f->indent, "",
+             take->unit, next.exists, next.index, take->last_index);
   }
   line_add(t, "%*sif (!w) return status;", f->indent, "");
 }
@@ -240,8 +240,8 @@ static void emit_body(Function *f, const Step *s, const char *first, const char 
       emit_take_expert(f, &take, next);
       held = call->unit;
     }
-    if (i == 0) line_add(f->out, "    MOECC_EXPERT(e, %s);", count);
     emit_mark(f, call);
+    if (i == 0) line_add(f->out, "    MOECC_EXPERT(e, %s);", count);
     emit_call(f, call, first, count);
   }
   f->indent = 2;

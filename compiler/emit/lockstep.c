@@ -33,11 +33,24 @@ static void emit_own_mark(Together *k, const Step *s) {
   line_add(k->f.out, "%*sMOECC_STEP(%d + t * %d);", k->f.indent, "", s->number, k->step_numbers);
 }
 
-/* "for (…) {" over the tasks, and pointers to the storages of some steps. */
-static void begin_tasks(Together *k) {
-  line_add(k->f.out, "%*sfor (unsigned t = 0; t < %zu; t++) {", k->f.indent, "", k->lockstep->n);
+/* Some tasks of those that go together: from `from` on, in front of `to`. */
+typedef struct {
+  size_t from, to;
+} Tasks;
+
+static Tasks all_tasks(const Together *k) { return (Tasks){0, k->lockstep->n}; }
+
+/* A block that is for one task after the other, in which t is its number and f its frame. */
+static void begin_tasks(Together *k, Tasks tasks) {
+  Text *t = k->f.out;
+  if (tasks.to - tasks.from > 1) {
+    line_add(t, "%*sfor (unsigned t = %zu; t < %zu; t++) {", k->f.indent, "", tasks.from, tasks.to);
+  } else {
+    line_add(t, "%*s{", k->f.indent, "");
+    line_add(t, "%*sconst unsigned t = %zu;", k->f.indent + 2, "", tasks.from);
+  }
   k->f.indent += 2;
-  line_add(k->f.out, "%*sconst %s_frame *f = &task[t];", k->f.indent, "", k->f.e->name);
+  line_add(t, "%*sconst %s_frame *f = &task[t];", k->f.indent, "", k->f.e->name);
 }
 
 static void end_tasks(Together *k) {
@@ -45,25 +58,79 @@ static void end_tasks(Together *k) {
   line_add(k->f.out, "%*s}", k->f.indent, "");
 }
 
+/* A task's own step. */
+static const Step *step_of_task(const Together *k, size_t task, size_t step) {
+  return k->f.e->schedule->segment[k->lockstep->first + task].step[step];
+}
+
 /* ---- calls ---- */
 
-/* Each task's unit number i of this step, as a table; returns its name. */
-static const char *emit_unit_table(Together *k, size_t step, size_t number) {
-  const Emission *e = k->f.e;
-  const char *name = name_unique(k->f.names, "units");
-  Text t = {.ctx = e->ctx};
-  for (size_t i = 0; i < k->lockstep->n; i++) {
-    const Segment *s = &e->schedule->segment[k->lockstep->first + i];
-    text_add(&t, "%s%s", i ? ", " : "", unit_reference(k->f.e, step_unit(s->step[step], number)));
+/* Each task's own unit of this step, and what is asked for behind it: that of the next one whose unit is streamed, or
+ * what comes after the step. Names of the two tables. */
+typedef struct {
+  const char *units, *ahead;
+} OwnUnits;
+
+static OwnUnits emit_own_units(Together *k, size_t step) {
+  Function *f = &k->f;
+  const size_t n = k->lockstep->n;
+  OwnUnits own = {name_unique(f->names, "units"), name_unique(f->names, "behind")};
+  const char *ahead = next_unit(f, f->segment->step[step]), *units = "", *all = "";
+  for (size_t i = n; i-- > 0;) {
+    const Unit *u = step_of_task(k, i, step)->unit;
+    const char *comma = i + 1 < n ? ", " : "";
+    units = ctx_format(f->e->ctx, "%s%s%s", unit_reference(f->e, u), comma, units);
+    all = ctx_format(f->e->ctx, "%s%s%s", ahead, comma, all);
+    if (!resident_place(f->e->schedule, u)) ahead = unit_reference(f->e, u);
   }
-  line_add(k->f.out, "%*sstatic const moecc_unit *const %s[] = {%s};", k->f.indent, "", name, t.text);
-  return name;
+  line_add(f->out, "%*sstatic const moecc_unit *const %s[] = {%s};", f->indent, "", own.units, units);
+  line_add(f->out, "%*sconst moecc_unit *const %s[] = {%s};", f->indent, "", own.ahead, all);
+  return own;
 }
 
 static void emit_take(Together *k, const char *unit, const char *next) {
   line_add(k->f.out, "%*sw = moecc_take(&m->c.weights, %s, %s, &status);", k->f.indent, "", unit, next);
   line_add(k->f.out, "%*sif (!w) return status;", k->f.indent, "");
 }
+
+/* Steps `from` to `to` of the segment, the first of which may take a unit, for one task after the other. */
+static void emit_calls(Together *k, size_t from, size_t to) {
+  Function *f = &k->f;
+  Step *const *step = f->segment->step;
+  const Unit *unit = step[from]->unit;
+  const bool own = unit && !is_shared(k, from);
+  OwnUnits units = {NULL, NULL};
+  Columns lines = {.ctx = f->e->ctx};
+  bool *done = ctx_array(f->e->ctx, f->e->program->n_storage + 1, sizeof *done);
+  emit_note(k, step[from]);
+  if (own) {
+    units = emit_own_units(k, from);
+  } else if (unit) {
+    emit_mark(f, step[from]);
+    emit_take(k, unit_reference(f->e, unit), next_unit(f, step[from]));
+  }
+  begin_tasks(k, all_tasks(k));
+  for (size_t i = from; i < to; i++) emit_pointers(f, step[i], &lines, done);
+  columns_write(&lines, f->out);
+  for (size_t i = from; i < to; i++) {
+    emit_note(k, step[i]);
+    emit_own_mark(k, step[i]);
+    if (i == from && own)
+      emit_take(k, ctx_format(f->e->ctx, "%s[t]", units.units), ctx_format(f->e->ctx, "%s[t]", units.ahead));
+    emit_call(f, step[i], NULL, NULL);
+  }
+  end_tasks(k);
+}
+
+/* ---- expert loops ---- */
+
+/* The loop of some tasks: of all that share its experts, or of one. */
+typedef struct {
+  const Step *step;  /* of the first of all tasks: what is called, and on which storages */
+  const Step *units; /* of the first of these tasks: what is taken */
+  const char *begin; /* the table of where each task's queues begin */
+  Tasks tasks;
+} Loop;
 
 /* Where the queues of each task begin, for a loop; returns the table's name. */
 static const char *emit_queues(Together *k, const Step *loop) {
@@ -75,55 +142,42 @@ static const char *emit_queues(Together *k, const Step *loop) {
   return begin;
 }
 
-/* Steps `from` to `to` of the segment, the first of which may take a unit, for one task after the other. */
-static void emit_calls(Together *k, size_t from, size_t to) {
-  Function *f = &k->f;
-  Step *const *step = f->segment->step;
-  const Unit *unit = step[from]->unit;
-  const bool shared = unit && is_shared(k, from);
-  const char *units = NULL;
-  Columns lines = {.ctx = f->e->ctx};
-  bool *done = ctx_array(f->e->ctx, f->e->program->n_storage + 1, sizeof *done);
-  emit_note(k, step[from]);
-  if (shared) {
-    emit_mark(f, step[from]);
-    emit_take(k, unit_reference(f->e, unit), next_unit(f, step[from]));
-  } else if (unit) {
-    units = emit_unit_table(k, from, 0);
-  }
-  begin_tasks(k);
-  for (size_t i = from; i < to; i++) emit_pointers(f, step[i], &lines, done);
-  columns_write(&lines, f->out);
-  for (size_t i = from; i < to; i++) {
-    emit_note(k, step[i]);
-    emit_own_mark(k, step[i]);
-    if (i == from && units)
-      emit_take(k, ctx_format(f->e->ctx, "%s[t]", units),
-                ctx_format(f->e->ctx, "t + 1 < %zu ? %s[t + 1] : %s", k->lockstep->n, units, next_unit(f, step[i])));
-    emit_call(f, step[i], NULL, NULL);
-  }
-  end_tasks(k);
+/* The loops of step number `at`, from that of a task on. */
+static Loop loop_from(const Together *k, size_t at, size_t task, const char *begin) {
+  size_t to = is_shared(k, at) ? k->lockstep->n : task + 1;
+  return (Loop){k->f.segment->step[at], step_of_task(k, task, at), begin, {task, to}};
 }
 
-/* ---- expert loops ---- */
+/* The next expert at or after another that any of the tasks has tokens for, as C. */
+static const char *next_expert(const Together *k, const Loop *l, const char *from) {
+  const char *begin = l->tasks.from ? ctx_format(k->f.e->ctx, "%s + %zu", l->begin, l->tasks.from) : l->begin;
+  return ctx_format(k->f.e->ctx, "moecc_next_expert_of(%s, %zu, %s, %lld)", begin, l->tasks.to - l->tasks.from, from,
+                    (long long)l->step->experts);
+}
+
+/* The loop that streams experts first, of step number `at`, from that of a task on. */
+static bool first_to_stream(const Together *k, size_t at, size_t task, const char *begin, Loop *found) {
+  for (; task < k->lockstep->n; task = found->tasks.to) {
+    *found = loop_from(k, at, task, begin);
+    if (streamed_unit(k->f.e, found->units, 0)) return true;
+  }
+  return false;
+}
 
 /* Calls `from` to `to` of the body, which have one unit, for each task that has tokens for the expert. */
-static void emit_body(Together *k, const Step *loop, const char *begin, size_t from, size_t to) {
+static void emit_body(Together *k, const Loop *l, size_t from, size_t to) {
   Function *f = &k->f;
   Columns lines = {.ctx = f->e->ctx};
   bool *done = ctx_array(f->e->ctx, f->e->program->n_storage + 1, sizeof *done);
-  begin_tasks(k);
-  line_add(f->out, "      const size_t first = %s[t][e], count = %s[t][e + 1] - first;", begin, begin);
-  for (size_t i = from; i < to; i++) emit_pointers(f, &loop->body[i], &lines, done);
+  begin_tasks(k, l->tasks);
+  line_add(f->out, "      const size_t first = %s[t][e], count = %s[t][e + 1] - first;", l->begin, l->begin);
+  for (size_t i = from; i < to; i++) emit_pointers(f, &l->step->body[i], &lines, done);
   columns_write(&lines, f->out);
-  line_add(f->out, "      if (!count) continue;");
-  if (from == 0) {
-    emit_own_mark(k, loop);
-    line_add(f->out, "      MOECC_EXPERT(e, count);");
-  }
+  if (l->tasks.to - l->tasks.from > 1) line_add(f->out, "      if (!count) continue;");
   for (size_t i = from; i < to; i++) {
-    emit_own_mark(k, &loop->body[i]);
-    emit_call(f, &loop->body[i], "first", "count");
+    emit_own_mark(k, &l->step->body[i]);
+    if (i == 0) line_add(f->out, "      MOECC_EXPERT(e, count);");
+    emit_call(f, &l->step->body[i], "first", "count");
   }
   end_tasks(k);
 }
@@ -135,62 +189,41 @@ static size_t end_of_unit(const Step *loop, size_t from) {
   return to;
 }
 
-static void emit_loop(Together *k, const Step *s, const char *begin) {
+static void emit_loop(Together *k, size_t at, const Loop *l) {
   Function *f = &k->f;
-  const long long n = (long long)s->experts;
+  Loop behind;
+  const bool more = first_to_stream(k, at, l->tasks.to, l->begin, &behind);
+  const long long n = (long long)l->step->experts;
   const Following following = {ctx_format(f->e->ctx, "next < %lld", n), "next"};
-  emit_note(k, s);
-  text_add(f->out, "\n  /* Expert by expert, those that any task has tokens for; the next one loads meanwhile. */\n");
-  line_add(f->out, "  for (size_t e = moecc_next_expert_of(%s, %zu, 0, %lld), next; e < %lld; e = next) {", begin,
-           k->lockstep->n, n, n);
-  line_add(f->out, "    next = moecc_next_expert_of(%s, %zu, e + 1, %lld);", begin, k->lockstep->n, n);
+  line_add(f->out, "  for (size_t e = %s, next; e < %lld; e = next) {", next_expert(k, l, "0"), n);
+  line_add(f->out, "    next = %s;", next_expert(k, l, "e + 1"));
   f->indent = 4;
-  for (size_t i = 0, taken = 0, to; i < s->n_body; i = to) {
-    const ExpertTake take = expert_take(f, s, taken++);
-    to = end_of_unit(s, i);
-    emit_mark(f, s);
+  for (size_t i = 0, taken = 0, to; i < l->step->n_body; i = to) {
+    ExpertTake take = expert_take(f, l->units, taken++);
+    take.last = more ? unit_reference(f->e, streamed_unit(f->e, behind.units, 0)) : next_unit(f, l->step);
+    if (more) take.last_index = next_expert(k, &behind, "0");
+    to = end_of_unit(l->step, i);
+    emit_mark(f, l->units);
     emit_take_expert(f, &take, following);
-    emit_body(k, s, begin, i, to);
+    emit_body(k, l, i, to);
   }
   f->indent = 2;
   text_add(f->out, "  }\n");
 }
 
-/* Each task has experts of its own, as where tasks may choose from different ones. */
-static void emit_own_loop(Together *k, size_t at) {
-  Function *f = &k->f;
-  const Step *s = f->segment->step[at];
-  const long long n = (long long)s->experts;
-  const Following following = {ctx_format(f->e->ctx, "next < %lld", n), "next"};
-  Columns lines = {.ctx = f->e->ctx};
-  bool *done = ctx_array(f->e->ctx, f->e->program->n_storage + 1, sizeof *done);
-  const char **units = ctx_array(f->e->ctx, s->n_body + 1, sizeof *units);
-  emit_note(k, s);
-  text_add(f->out, "\n  /* Task by task, and expert by expert; the next one with tokens loads meanwhile. */\n");
-  for (size_t i = 0; step_unit(s, i); i++) units[i] = ctx_format(f->e->ctx, "%s[t]", emit_unit_table(k, at, i));
-  begin_tasks(k);
-  emit_pointers(f, s, &lines, done);
-  columns_write(&lines, f->out);
-  const char *begin = f->local[s->queue_begin->id];
-  line_add(f->out, "    for (size_t e = moecc_next_expert(%s, 0, %lld), next; e < %lld; e = next) {", begin, n, n);
-  line_add(f->out, "      next = moecc_next_expert(%s, e + 1, %lld);", begin, n);
-  line_add(f->out, "      const size_t first = %s[e], count = %s[e + 1] - first;", begin, begin);
-  f->indent = 6;
-  for (size_t i = 0, taken = 0, to; i < s->n_body; i = to) {
-    const ExpertTake take = {units[taken], units[taken + 1], units[0],
-                             ctx_format(f->e->ctx, "t + 1 < %zu ? NULL : %s", k->lockstep->n, next_unit(f, s))};
-    taken++;
-    emit_own_mark(k, s);
-    emit_take_expert(f, &take, following);
-    if (i == 0) line_add(f->out, "      MOECC_EXPERT(e, count);");
-    for (to = i; to < end_of_unit(s, i); to++) {
-      emit_own_mark(k, &s->body[to]);
-      emit_call(f, &s->body[to], "first", "count");
-    }
+/* All tasks' loops of a step: one, or, where each has experts of its own, as where tasks may choose from different
+ * ones, one for each. */
+static void emit_loops(Together *k, size_t at, const char *begin) {
+  Text *t = k->f.out;
+  const bool shared = is_shared(k, at);
+  emit_note(k, k->f.segment->step[at]);
+  text_add(t, shared ? "\n  /* Expert by expert, those that any task has tokens for; the next one loads meanwhile. */\n"
+                     : "\n  /* Task by task, and expert by expert; the next one with tokens loads meanwhile. */\n");
+  for (size_t task = 0; task < k->lockstep->n;) {
+    const Loop loop = loop_from(k, at, task, begin);
+    emit_loop(k, at, &loop);
+    task = loop.tasks.to;
   }
-  f->indent = 4;
-  text_add(f->out, "    }\n");
-  end_tasks(k);
 }
 
 /* ---- a layer ---- */
@@ -217,20 +250,18 @@ static void emit_steps(Together *k, size_t from, size_t end) {
     const Step *s = step[from];
     to = from + 1;
     if (s->kind == STEP_EXPERTS) {
-      if (is_shared(k, from))
-        emit_loop(k, s, begin ? begin : emit_queues(k, s));
-      else
-        emit_own_loop(k, from);
+      emit_loops(k, from, begin ? begin : emit_queues(k, s));
       begin = NULL;
       continue;
     }
     to = end_of_calls(k, from, end);
     emit_calls(k, from, to);
     const Step *loop = loop_to_ask(f, step[to - 1]);
-    if (!loop || !is_shared(k, place_of(f->segment, loop))) continue;
+    if (!loop) continue;
     begin = emit_queues(k, loop);
-    line_add(f->out, "  moecc_ask_expert(&m->c.weights, %s, moecc_next_expert_of(%s, %zu, 0, %lld));",
-             unit_reference(f->e, streamed_unit(f->e, loop, 0)), begin, k->lockstep->n, (long long)loop->experts);
+    const Loop first = loop_from(k, place_of(f->segment, loop), 0, begin);
+    line_add(f->out, "  moecc_ask_expert(&m->c.weights, %s, %s);",
+             unit_reference(f->e, streamed_unit(f->e, first.units, 0)), next_expert(k, &first, "0"));
   }
 }
 

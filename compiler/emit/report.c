@@ -248,6 +248,32 @@ static void add_lockstep(Emission *e, Text *t, const Lockstep *l) {
            shared, (long long)first->bytes);
 }
 
+/* "[2, 12]": steps that take their weights at once. */
+static void add_steps(Text *t, const Segment *s, size_t n, size_t step) {
+  text_add(t, "[");
+  for (size_t i = 0; i < n; i++) text_add(t, "%s%d", i ? ", " : "", s[i].step[step]->number);
+  text_add(t, "]");
+}
+
+/* The order in which a call of all takes weights: numbers of steps, in one list those that go side by side and share
+ * theirs. */
+static void add_order(const Schedule *s, Text *t) {
+  const char *separator = "";
+  text_add(t, "    \"order\": [");
+  for (size_t i = 0; i < s->n_segments; i++) {
+    const Lockstep *l = lockstep_of(s, i);
+    const size_t n = l ? l->n : 1;
+    for (size_t k = 0; (!l || l->first == i) && k < s->segment[i].n_steps; k++) {
+      const size_t together = l && lockstep_shares(s, l, k) ? n : 1;
+      for (size_t m = 0; m < n; m += together, separator = ", ") {
+        text_add(t, "%s", separator);
+        add_steps(t, &s->segment[i + m], together, k);
+      }
+    }
+  }
+  text_add(t, "],\n");
+}
+
 static void add_all_tasks(Emission *e, Text *t) {
   const Schedule *s = e->schedule;
   uint64_t all = 0, single = 0;
@@ -263,6 +289,7 @@ static void add_all_tasks(Emission *e, Text *t) {
   }
   text_add(t, "%s],\n", s->n_lockstep ? "\n    " : "");
   add_read_again(e, t);
+  add_order(s, t);
 }
 
 /* ---- the file ---- */

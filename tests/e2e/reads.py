@@ -1,5 +1,5 @@
 """What a trace of a streaming network says of its reads, and what it must say: the schedule of report.json, in order,
-through two buffers, with the experts that had tokens."""
+through two buffers, with the experts that had tokens; of calls of one task, and of all tasks in one."""
 
 from __future__ import annotations
 
@@ -41,19 +41,33 @@ class Span:
 
 @dataclass
 class Call:
-    """A call of a task, and what happened in it; loads are those that were asked for in it."""
+    """A call of a task, or of all; loads are those that were asked for in it, takes those of what is streamed."""
 
     task: str
     span: Span
     takes: list[Span] = field(default_factory=list)
+    resident: list[Span] = field(default_factory=list)  # takes of what stays in memory
     loads: list[Span] = field(default_factory=list)
     stalls: list[Span] = field(default_factory=list)
     kernels: list[Span] = field(default_factory=list)
     loops: list[Span] = field(default_factory=list)
 
     def queues(self) -> list[Queues]:
-        """Of each expert loop, in order."""
-        return [{int(e): n for e, n in loop.args["tokens"].items()} for loop in self.loops]
+        """Of each expert loop, in order; of tasks that go through it together, their sums."""
+        return [by_expert(loop.args["tokens"]) for loop in self.loops]
+
+    def queues_of(self, task: str) -> list[Queues]:
+        """A task's own, of each loop that is for it in a call of all."""
+        found = []
+        for loop in self.loops:
+            own = loop.args["tokens"] if loop.args.get("task") == task else loop.args.get("tokens_by_task", {}).get(task)
+            if own is not None:
+                found.append(by_expert(own))
+        return found
+
+
+def by_expert(tokens: dict[str, int]) -> Queues:
+    return {int(expert): n for expert, n in tokens.items()}
 
 
 def spans(path: Path) -> list[Span]:
@@ -77,7 +91,9 @@ def read_calls(path: Path) -> list[Call]:
         if not call:
             continue
         lists = {"take": call.takes, "load": call.loads, "stall": call.stalls, "experts": call.loops}
-        if span.kind in lists:
+        if span.kind == "take" and "buffer" not in span.args:
+            call.resident.append(span)
+        elif span.kind in lists:
             lists[span.kind].append(span)
         elif span.track == (1, 0) and "node" in span.args:
             call.kernels.append(span)
@@ -90,6 +106,26 @@ def read_calls(path: Path) -> list[Call]:
 
 
 @dataclass
+class Schedule:
+    """What a call does, in order: steps as in report.json, those that are for several tasks at once as the first one's."""
+
+    name: str
+    steps: list[dict[str, Any]]
+    resident: set[str]  # units
+    most: dict[str, int]  # bytes and slots that may be read
+
+
+def schedules(report: dict[str, Any]) -> dict[str, Schedule]:
+    """By name of a task; "all": of the call of all tasks."""
+    resident = {u["unit"] for u in report.get("resident", {"units": []})["units"]}
+    found = {t["task"]: Schedule(t["task"], t["schedule"], resident, t["reads_worst_case"]) for t in report["tasks"]}
+    together = report["all_tasks"]
+    by_number = {step["step"]: step for task in report["tasks"] for step in task["schedule"]}
+    steps = [by_number[numbers[0]] for numbers in together.get("order", [])]
+    return found | {"all": Schedule("all", steps, resident, together["reads_worst_case"])}
+
+
+@dataclass
 class Wanted:
     """A take that must be: of which step, and whether a router chose it, this being the first of its layer."""
 
@@ -99,16 +135,18 @@ class Wanted:
     first_chosen: bool
 
 
-def wanted_takes(schedule: Sequence[dict[str, Any]], queues: Sequence[Queues]) -> Iterator[Wanted]:
-    """The stream of slots that a task's schedule makes of the queues of its expert loops."""
+def units_of(step: dict[str, Any]) -> list[str]:
+    return step.get("units", [step["unit"]] if "unit" in step else [])
+
+
+def wanted_takes(schedule: Schedule, queues: Sequence[Queues]) -> Iterator[Wanted]:
+    """The stream of slots that a schedule makes of the queues of its expert loops, what is resident left out."""
     loops = iter(queues)
-    for step in schedule:
-        units = step.get("units", [step["unit"]] if "unit" in step else [])
-        if isinstance(step["kernel"], str):
-            yield from (Wanted((unit, 0), step["step"], False, False) for unit in units)
-            continue
-        slots = [(unit, expert) for expert in sorted(next(loops)) for unit in units]
-        yield from (Wanted(slot, step["step"], True, i == 0) for i, slot in enumerate(slots))
+    for step in schedule.steps:
+        expert = not isinstance(step["kernel"], str)
+        chosen = sorted(next(loops)) if expert else [0]
+        slots = [(unit, index) for index in chosen for unit in units_of(step) if unit not in schedule.resident]
+        yield from (Wanted(slot, step["step"], expert, expert and i == 0) for i, slot in enumerate(slots))
 
 
 class Buffers:
@@ -127,16 +165,25 @@ class Buffers:
         return loads
 
 
-def router_step(schedule: Sequence[dict[str, Any]], loop: int) -> int:
-    """The step that fills the queues of an expert loop."""
-    return max(s["step"] for s in schedule if s["step"] < loop and str(s["kernel"]).startswith("moe_queue"))
+def computing(call: Call, begin: float) -> float:
+    """When the first kernel at or behind a time begins to compute: once it has its own weights."""
+    kernel = next((k for k in call.kernels if k.begin >= begin - TICK and k.name != "expert loop"), None)
+    if not kernel:
+        return call.span.end
+    own = [t.end for t in (*call.takes, *call.resident) if t.within(kernel)]
+    return max([kernel.begin, *own])
 
 
-def computing(call: Call, take: Span) -> float:
+def computing_with(call: Call, take: Span) -> float:
     """When the first kernel behind a take begins: that of the take's own step, or of the loop's body."""
     own = next((k for k in call.kernels if take.within(k)), None)
     assert own, f"{take} belongs to no step"
-    return take.end if own.name != "expert loop" else next(k.begin for k in call.kernels if k.begin >= own.end - TICK)
+    return take.end if own.name != "expert loop" else computing(call, own.end)
+
+
+def routing(call: Call, take: Span) -> Span:
+    """The last step before a take that fills queues; where several tasks go together, all have filled theirs."""
+    return max((k for k in call.kernels if k.name.startswith("moe_queue") and k.begin < take.begin), key=lambda k: k.begin)
 
 
 def first_in_a_row(takes: Sequence[Span], i: int) -> Span:
@@ -146,22 +193,16 @@ def first_in_a_row(takes: Sequence[Span], i: int) -> Span:
     return takes[i]
 
 
-def assert_asked_in_time(
-    call: Call, wanted: Sequence[Wanted], loads: dict[int, Span], schedule: Sequence[dict[str, Any]]
-) -> None:
-    """Each slot before the one before it is computed with; a layer's first expert once the router has run, first of all."""
+def assert_asked_in_time(call: Call, wanted: Sequence[Wanted], loads: dict[int, Span]) -> None:
+    """Each slot before the one before it is computed with; a layer's first expert once the routers have run, before
+    anything else is computed, unless another slot was taken since."""
     for i, load in loads.items():
-        if wanted[i].first_chosen:
-            router = max(
-                (k for k in call.kernels if k.args["step"] == router_step(schedule, wanted[i].step)), key=lambda k: k.begin
-            )
-            behind = [k for k in call.kernels if router.end - TICK <= k.begin < call.takes[i].begin - TICK]
-            between = [k for k in behind if k.name != "expert loop"]
-            assert router.begin <= load.asked, (load, router)
-            assert load.asked <= (router.end if between else call.takes[i].end), (load, router, between)
-        elif i > 0:
-            before = first_in_a_row(call.takes, i - 1)
-            assert before.begin <= load.asked <= computing(call, before), (load, before)
+        before = first_in_a_row(call.takes, i - 1) if i > 0 else None
+        router = routing(call, call.takes[i]) if wanted[i].first_chosen else None
+        if router and (not before or before.begin < router.end):
+            assert router.begin <= load.asked <= computing(call, router.end), (load, router)
+        elif before:
+            assert before.begin <= load.asked <= computing_with(call, before), (load, before)
 
 
 def assert_intervals(call: Call) -> None:
@@ -181,31 +222,47 @@ def assert_intervals(call: Call) -> None:
             assert not used or load.asked >= call.takes[used[-1] + 1].begin, (load, call.takes[used[-1]])
 
 
-def assert_reads(call: Call, task: dict[str, Any], buffers: Buffers) -> None:
+def assert_reads(call: Call, schedule: Schedule, buffers: Buffers) -> None:
     """All that is promised of a call's reads; `buffers` as the call before has left them."""
-    schedule = task["schedule"]
     wanted = list(wanted_takes(schedule, call.queues()))
     assert [t.slot for t in call.takes] == [w.slot for w in wanted]
+    assert {t.slot[0] for t in call.resident} == schedule.resident & {u for s in schedule.steps for u in units_of(s)}
     must_load = [buffers.take(w.slot) for w in wanted]
     assert [x.slot for x in call.loads] == [w.slot for w, load in zip(wanted, must_load, strict=True) if load]
 
-    experts = {w.slot for w in wanted if w.expert}
+    experts = Counter(w.slot for w in wanted if w.expert)  # more than one: several layers, or several groups of tasks
+    loops = Counter(unit for s in schedule.steps if not isinstance(s["kernel"], str) for unit in units_of(s))
     reads = Counter(x.slot for x in call.loads if x.slot in experts or x.args["slots"] > 1)
-    assert set(reads) <= experts, "an expert without tokens was read"
-    assert not reads or max(reads.values()) == 1, "an expert was read twice"
+    assert set(reads) <= set(experts), "an expert without tokens was read"
+    assert all(n <= loops[slot[0]] for slot, n in reads.items()), "an expert was read twice"
 
     asked = iter(call.loads)
-    assert_asked_in_time(call, wanted, {i: next(asked) for i, load in enumerate(must_load) if load}, schedule)
+    assert_asked_in_time(call, wanted, {i: next(asked) for i, load in enumerate(must_load) if load})
     assert_intervals(call)
-    assert call.span.args["slots_read"] == len(call.loads)
-    assert call.span.args["bytes_read"] == sum(x.args["bytes"] for x in call.loads)
+    read = sum(x.args["bytes"] for x in call.loads)
+    assert (call.span.args["slots_read"], call.span.args["bytes_read"]) == (len(call.loads), read)
+    assert len(call.loads) <= schedule.most["slots"]
+    assert read <= schedule.most["bytes"]
 
 
-def assert_all_reads(path: Path, tasks: Sequence[dict[str, Any]]) -> list[Call]:
-    """The same of every call of a trace; `tasks` as in report.json. Returns the calls."""
-    by_name = {t["task"]: t for t in tasks}
-    calls, buffers = read_calls(path), Buffers()
+def assert_all_reads(path: Path, report: dict[str, Any]) -> list[Call]:
+    """The same of every call of a trace. Returns the calls."""
+    known, buffers = schedules(report), Buffers()
+    calls = read_calls(path)
     assert calls
     for call in calls:
-        assert_reads(call, by_name[call.task], buffers)
+        assert_reads(call, known[call.task], buffers)
     return calls
+
+
+def assert_shared(call: Call, single: Sequence[Call]) -> None:
+    """A call of all tasks, of tasks that all go together, beside a call of each: what tasks share is read no more often
+    than by the task that reads it most often, and the tasks' queues are the same."""
+    assert call.task == "all"
+    takes = [Counter(t.slot for t in c.takes) for c in single]
+    for slot, reads in Counter(x.slot for x in call.loads).items():
+        assert reads <= max(t[slot] for t in takes), f"{slot} is read more than once"
+    assert {x.slot for x in call.takes} == {slot for t in takes for slot in t}
+    for own in single:
+        assert call.queues_of(own.task) == own.queues(), own.task
+    assert sum(sum(q.values()) for q in call.queues()) == sum(sum(q.values()) for c in single for q in c.queues())

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from emitted import Array, Compile, Emitted, data_set, emit
 from onnx import TensorProto, helper, numpy_helper
-from reads import Buffers, Call, Queues, Span, assert_all_reads, assert_reads, read_calls
+from reads import Buffers, Call, Queues, Span, assert_all_reads, assert_reads, read_calls, schedules
 
 WIDTH, INNER = 8, 12
 SIZES = [(4, 1), (4, 2), (16, 2), (16, 4), (64, 1), (64, 4)]  # experts, k
@@ -135,7 +135,7 @@ def test_routings(network: Callable[..., Emitted], tmp_path: Path, experts: int,
         streamed = traced(tmp_path / "a", inputs, "--runs", "2", "--quiet", "--trace", str(trace))
         loaded = plain(tmp_path / "b", inputs, "--load", "--quiet")
         assert streamed["y"].tobytes() == loaded["y"].tobytes()
-        calls = assert_all_reads(trace, emitted.tasks)
+        calls = assert_all_reads(trace, emitted.report)
         assert len(calls) == 3  # one of them warms up
         for call in calls:
             assert call.queues() == [queues_of(s1, k), queues_of(s2, k)], (name, other)
@@ -149,7 +149,7 @@ def test_threads(network: Callable[..., Emitted], tmp_path: Path, compiler: str)
     traced = emitted.make(tmp_path / "b", TRACE="1", CC=compiler, CFLAGS="-O1" if compiler == "gcc" else "")
     trace = tmp_path / "t.json"
     traced(tmp_path / "a", None, "--threads", "3", "--runs", "5", "--quiet", "--trace", str(trace))
-    assert len(assert_all_reads(trace, emitted.tasks)) == 6
+    assert len(assert_all_reads(trace, emitted.report)) == 6
 
 
 @pytest.mark.parametrize("name", ["m3vit-unloved-moe", "m3vit-herd-of-two-moe", "m3vit-all-chosen-moe"])
@@ -160,7 +160,7 @@ def test_tasks_in_turn(compiled: Compile, networks: Path, tmp_path: Path, name: 
     inputs, _ = data_set(networks / name)
     trace = tmp_path / "t.json"
     traced(tmp_path / "a", inputs, "--quiet", "--trace", str(trace))
-    calls = assert_all_reads(trace, emitted.tasks)
+    calls = assert_all_reads(trace, emitted.report)
     assert [c.task for c in calls] == [t["task"] for t in emitted.tasks]
     assert all(len(c.loops) == 2 for c in calls)
 
@@ -226,7 +226,7 @@ FAULTS = [
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_faults_are_found(call: tuple[Call, Emitted], fault: Callable[[Call], None]) -> None:
-    assert_reads(call[0], call[1].tasks[0], Buffers())
+    assert_reads(call[0], schedules(call[1].report)[call[0].task], Buffers())
     fault(call[0])
     with pytest.raises(AssertionError):
-        assert_reads(call[0], call[1].tasks[0], Buffers())
+        assert_reads(call[0], schedules(call[1].report)[call[0].task], Buffers())
