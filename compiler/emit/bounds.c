@@ -20,14 +20,15 @@ typedef struct {
 } Adding;
 
 /* A step that is computed for n tasks with the same units. */
-static void add_step(void *self, const Step *step, int n) {
-  const Adding *a = self;
+static void add_step(const Adding *a, const Step *step, int n) {
   const Unit *u;
   for (size_t i = 0; a->emission->weights != WEIGHTS_EMBED && (u = step_unit(step, i)) != NULL; i++)
     add_reads(a->emission, a->bounds, u, step_most_takes_together(step, n));
   if (step->kind == STEP_EXPERTS && n * queue_bytes(step) > a->bounds->queue_bytes)
     a->bounds->queue_bytes = n * queue_bytes(step);
 }
+
+static void add_turn(void *self, const Turn *turn) { add_step(self, turn->step, (int)turn->n); }
 
 Bounds emit_bounds(Emission *e, size_t task) {
   const Schedule *s = e->schedule;
@@ -42,7 +43,7 @@ Bounds emit_bounds(Emission *e, size_t task) {
   }
   b.ram = b.arena + b.scratch + b.stream + b.resident;
   Adding adding = {e, &b};
-  if (all) each_step_of_all(s, add_step, &adding);
+  if (all) each_turn_of_all(s, add_turn, &adding);
   for (const Step *step = e->program->first; step && !all; step = step->next)
     if (step->tasks >> task & 1) add_step(&adding, step, 1);
   return b;

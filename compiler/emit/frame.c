@@ -150,7 +150,7 @@ static void run_segments(Emission *e, Text *t, size_t task, OwnRegions own) {
     point_own(e, t, i, task, &own);
     const char *function = l ? lockstep_function(e, l) : segment_function(e, i);
     if (l) i += l->n - 1;
-    const Unit *after = emit_asks_ahead(e) ? unit_after(e, i, task) : NULL;
+    const Unit *after = emit_asks_ahead(e) && !l ? unit_after(e, i, task) : NULL;
     if (after) line_add(t, "  f.then = &unit_%s;", after->name);
     if (then && !after) line_add(t, "  f.then = NULL;");
     then = after;

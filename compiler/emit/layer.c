@@ -221,9 +221,8 @@ void emit_take_expert(Function *f, const ExpertTake *take, Following next) {
     line_add(t, "%*sw = moecc_take_expert(&m->c.weights, %s, e, %s, %s, &status);", f->indent, "", take->unit,
              take->last, take->last_index);
   } else {
-    line_add(t, "%*sconst moecc_unit *ahead = %s ? %s : %s;", f->indent, "", next.exists, take->first, take->last);
-    line_add(t, "%*sw = moecc_take_expert(&m->c.weights, %s, e, ahead, %s ? %s : %s, &status);", f->indent, "",
-             take->unit, next.exists, next.index, take->last_index);
+    line_add(t, "%*sw = moecc_take_expert(&m->c.weights, %s, e, %s ? %s : %s, %s ? %s : %s, &status);", f->indent, "",
+             take->unit, next.exists, take->first, take->last, next.exists, next.index, take->last_index);
   }
   line_add(t, "%*sif (!w) return status;", f->indent, "");
 }
@@ -293,7 +292,7 @@ static void emit_step(Function *f, const Step *s) {
 }
 
 NameSet *function_names(Emission *e) {
-  static const char *const own[] = {"m", "f", "w", "e", "i", "next", "ahead", "first", "count", "status"};
+  static const char *const own[] = {"m", "f", "w", "e", "i", "next", "first", "count", "status"};
   NameSet *names = names_new(e->ctx);
   for (size_t i = 0; i < sizeof own / sizeof *own; i++) name_unique(names, own[i]);
   for (size_t i = 0; i < e->program->n_kernels; i++) name_unique(names, e->program->kernel[i]->name);

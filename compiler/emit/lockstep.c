@@ -65,26 +65,26 @@ static const Step *step_of_task(const Together *k, size_t task, size_t step) {
 
 /* ---- calls ---- */
 
-/* Each task's own unit of this step, and what is asked for behind it: that of the next one whose unit is streamed, or
- * what comes after the step. Names of the two tables. */
+/* What is asked for behind a task's step, as C. */
+static const char *behind(const Together *k, size_t task, size_t step) {
+  return unit_reference(k->f.e, unit_behind(k->f.e, k->lockstep->first + task, step));
+}
+
+/* Each task's own unit of this step, and what is asked for behind it. Names of the two tables. */
 typedef struct {
   const char *units, *ahead;
 } OwnUnits;
 
 static OwnUnits emit_own_units(Together *k, size_t step) {
   Function *f = &k->f;
-  const size_t n = k->lockstep->n;
-  OwnUnits own = {name_unique(f->names, "units"), name_unique(f->names, "behind")};
-  const char *ahead = next_unit(f, f->segment->step[step]), *units = "", *all = "";
-  for (size_t i = n; i-- > 0;) {
-    const Unit *u = step_of_task(k, i, step)->unit;
-    const char *comma = i + 1 < n ? ", " : "";
-    units = ctx_format(f->e->ctx, "%s%s%s", unit_reference(f->e, u), comma, units);
-    all = ctx_format(f->e->ctx, "%s%s%s", ahead, comma, all);
-    if (!resident_place(f->e->schedule, u)) ahead = unit_reference(f->e, u);
+  OwnUnits own = {name_unique(f->names, "units"), name_unique(f->names, "ahead")};
+  Text units = {.ctx = f->e->ctx}, ahead = {.ctx = f->e->ctx};
+  for (size_t i = 0; i < k->lockstep->n; i++) {
+    text_add(&units, "%s%s", i ? ", " : "", unit_reference(f->e, step_of_task(k, i, step)->unit));
+    text_add(&ahead, "%s%s", i ? ", " : "", behind(k, i, step));
   }
-  line_add(f->out, "%*sstatic const moecc_unit *const %s[] = {%s};", f->indent, "", own.units, units);
-  line_add(f->out, "%*sconst moecc_unit *const %s[] = {%s};", f->indent, "", own.ahead, all);
+  line_add(f->out, "%*sstatic const moecc_unit *const %s[] = {%s};", f->indent, "", own.units, units.text);
+  line_add(f->out, "%*sstatic const moecc_unit *const %s[] = {%s};", f->indent, "", own.ahead, ahead.text);
   return own;
 }
 
@@ -107,7 +107,7 @@ static void emit_calls(Together *k, size_t from, size_t to) {
     units = emit_own_units(k, from);
   } else if (unit) {
     emit_mark(f, step[from]);
-    emit_take(k, unit_reference(f->e, unit), next_unit(f, step[from]));
+    emit_take(k, unit_reference(f->e, unit), behind(k, 0, from));
   }
   begin_tasks(k, all_tasks(k));
   for (size_t i = from; i < to; i++) emit_pointers(f, step[i], &lines, done);
@@ -191,8 +191,8 @@ static size_t end_of_unit(const Step *loop, size_t from) {
 
 static void emit_loop(Together *k, size_t at, const Loop *l) {
   Function *f = &k->f;
-  Loop behind;
-  const bool more = first_to_stream(k, at, l->tasks.to, l->begin, &behind);
+  Loop later;
+  const bool more = first_to_stream(k, at, l->tasks.to, l->begin, &later);
   const long long n = (long long)l->step->experts;
   const Following following = {ctx_format(f->e->ctx, "next < %lld", n), "next"};
   line_add(f->out, "  for (size_t e = %s, next; e < %lld; e = next) {", next_expert(k, l, "0"), n);
@@ -200,8 +200,8 @@ static void emit_loop(Together *k, size_t at, const Loop *l) {
   f->indent = 4;
   for (size_t i = 0, taken = 0, to; i < l->step->n_body; i = to) {
     ExpertTake take = expert_take(f, l->units, taken++);
-    take.last = more ? unit_reference(f->e, streamed_unit(f->e, behind.units, 0)) : next_unit(f, l->step);
-    if (more) take.last_index = next_expert(k, &behind, "0");
+    take.last = more ? unit_reference(f->e, streamed_unit(f->e, later.units, 0)) : behind(k, l->tasks.from, at);
+    if (more) take.last_index = next_expert(k, &later, "0");
     to = end_of_unit(l->step, i);
     emit_mark(f, l->units);
     emit_take_expert(f, &take, following);
@@ -279,7 +279,7 @@ static void emit_layer_together(Emission *e, Text *t, FileTables *tables, const 
   k.step_numbers = s[1].step[0]->number - s->step[0]->number;
   k.f = (Function){.e = e, .out = t, .names = names_of_layer(e), .segment = s, .layer = &s->layer[layer], .indent = 2};
   k.f.local = ctx_array(e->ctx, e->program->n_storage + 1, sizeof *k.f.local);
-  k.f.then = "task->then";
+  k.f.then = "NULL";
   k.f.for_tasks = true;
   const char *scope = label_beyond(label_shared(e->ctx, e->program->graph, k.f.layer->scope), "");
   text_add(t, "\n/* %s */\n", *scope ? text_harmless(e->ctx, scope) : "What belongs to no layer in particular.");

@@ -194,15 +194,14 @@ static void add_task(Emission *e, Text *t, size_t task) {
 
 /* ---- the call of all tasks ---- */
 
-static void add_loads(void *self, const Step *s, int n) {
-  *(uint64_t *)self += (uint64_t)step_most_loads_together(s, n);
+static void add_loads(void *self, const Turn *turn) {
+  *(uint64_t *)self += (uint64_t)step_most_loads_together(turn->step, (int)turn->n);
 }
 
-static void count_takes(void *self, const Step *s, int n) {
+static void count_takes(void *self, const Turn *turn) {
   int64_t *takes = self;
   const Unit *u;
-  (void)n; /* one take for all of them */
-  for (size_t i = 0; (u = step_unit(s, i)); i++) takes[u->id]++;
+  for (size_t i = 0; (u = step_unit(turn->step, i)); i++) takes[u->id]++;
 }
 
 /* The most takes of a unit in any task's own call. */
@@ -222,7 +221,7 @@ static int64_t most_takes(const Emission *e, const Unit *unit) {
 static void add_read_again(Emission *e, Text *t) {
   int64_t *takes = ctx_array(e->ctx, e->program->n_units + 1, sizeof *takes);
   const char *separator = "";
-  each_step_of_all(e->schedule, count_takes, takes);
+  each_turn_of_all(e->schedule, count_takes, takes);
   text_add(t, "    \"read_more_than_once\": [");
   for (size_t i = 0; i < e->program->n_units; i++) {
     const Unit *u = e->program->unit[i];
@@ -248,36 +247,35 @@ static void add_lockstep(Emission *e, Text *t, const Lockstep *l) {
            shared, (long long)first->bytes);
 }
 
+typedef struct {
+  const Schedule *schedule;
+  Text *text;
+  const char *separator;
+} Order;
+
 /* "[2, 12]": steps that take their weights at once. */
-static void add_steps(Text *t, const Segment *s, size_t n, size_t step) {
-  text_add(t, "[");
-  for (size_t i = 0; i < n; i++) text_add(t, "%s%d", i ? ", " : "", s[i].step[step]->number);
-  text_add(t, "]");
+static void add_turn(void *self, const Turn *turn) {
+  Order *o = self;
+  for (size_t i = 0; i < turn->n; i++)
+    text_add(o->text, "%s%d", i ? ", " : o->separator,
+             o->schedule->segment[turn->segment + i].step[turn->index]->number);
+  text_add(o->text, "]");
+  o->separator = ", [";
 }
 
 /* The order in which a call of all takes weights: numbers of steps, in one list those that go side by side and share
  * theirs. */
 static void add_order(const Schedule *s, Text *t) {
-  const char *separator = "";
+  Order order = {s, t, "["};
   text_add(t, "    \"order\": [");
-  for (size_t i = 0; i < s->n_segments; i++) {
-    const Lockstep *l = lockstep_of(s, i);
-    const size_t n = l ? l->n : 1;
-    for (size_t k = 0; (!l || l->first == i) && k < s->segment[i].n_steps; k++) {
-      const size_t together = l && lockstep_shares(s, l, k) ? n : 1;
-      for (size_t m = 0; m < n; m += together, separator = ", ") {
-        text_add(t, "%s", separator);
-        add_steps(t, &s->segment[i + m], together, k);
-      }
-    }
-  }
+  each_turn_of_all(s, add_turn, &order);
   text_add(t, "],\n");
 }
 
 static void add_all_tasks(Emission *e, Text *t) {
   const Schedule *s = e->schedule;
   uint64_t all = 0, single = 0;
-  each_step_of_all(e->schedule, add_loads, &all);
+  each_turn_of_all(e->schedule, add_loads, &all);
   for (size_t i = 0; i < e->n_tasks; i++) single += task_loads(e, i);
   text_add(t, "    \"function\": \"%s_all\",\n    \"arena_bytes\": %lld,\n", e->name, (long long)s->arena_all);
   text_add(t,

@@ -50,20 +50,46 @@ const Unit *streamed_unit(const Emission *e, const Step *s, size_t i) {
   return u;
 }
 
-/* The segment's first step that takes something that is streamed. */
+/* What a call goes on with at a step: its unit, but for experts, which a router chooses. */
+static const Unit *unit_to_ask(const Step *s) { return !s || s->kind == STEP_EXPERTS ? NULL : s->unit; }
+
+/* The first step of a segment that takes something that is streamed. */
 static const Step *first_streamed(const Emission *e, const Segment *s) {
   for (size_t i = 0; i < s->n_steps; i++)
     if (streamed_unit(e, s->step[i], 0)) return s->step[i];
   return NULL;
 }
 
+/* The same of a call of all tasks, behind a step of a segment. */
+typedef struct {
+  const Emission *e;
+  size_t segment, index;
+  const Step *step;
+} Search;
+
+static bool is_behind(const Search *k, const Turn *turn) {
+  const Lockstep *l = lockstep_of(k->e->schedule, k->segment);
+  bool together = l && lockstep_of(k->e->schedule, turn->segment) == l;
+  return together && turn->index != k->index ? turn->index > k->index : turn->segment > k->segment;
+}
+
+static void search(void *self, const Turn *turn) {
+  Search *k = self;
+  if (!k->step && is_behind(k, turn) && streamed_unit(k->e, turn->step, 0)) k->step = turn->step;
+}
+
+const Unit *unit_behind(const Emission *e, size_t segment, size_t index) {
+  Search k = {e, segment, index, NULL};
+  each_turn_of_all(e->schedule, search, &k);
+  return unit_to_ask(k.step);
+}
+
 const Unit *unit_after(const Emission *e, size_t segment, size_t task) {
-  for (size_t i = segment + 1; i < e->schedule->n_segments; i++) {
-    if (task != e->n_tasks && !segment_serves(&e->schedule->segment[i], task)) continue;
-    const Step *s = first_streamed(e, &e->schedule->segment[i]);
-    if (s) return s->kind == STEP_EXPERTS ? NULL : s->unit; /* a router chooses experts */
-  }
-  return NULL;
+  const Step *step = NULL;
+  if (task == e->n_tasks) return unit_behind(e, segment, SIZE_MAX);
+  for (size_t i = segment + 1; i < e->schedule->n_segments && !step; i++)
+    if (segment_serves(&e->schedule->segment[i], task)) step = first_streamed(e, &e->schedule->segment[i]);
+  return unit_to_ask(step);
 }
 
 /* ---- a file's units ---- */

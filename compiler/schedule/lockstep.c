@@ -172,13 +172,22 @@ int64_t step_most_loads_together(const Step *s, int n) {
   return each * step_most_takes_together(s, n);
 }
 
-void each_step_of_all(const Schedule *s, void (*fn)(void *self, const Step *step, int n), void *self) {
+/* Of a segment, or of all that go along with it. */
+static void each_turn_from(const Schedule *s, size_t segment, void (*fn)(void *self, const Turn *turn), void *self) {
+  const Lockstep *l = lockstep_of(s, segment);
+  for (size_t k = 0; k < s->segment[segment].n_steps; k++) {
+    const size_t all = l ? l->n : 1, n = l && lockstep_shares(s, l, k) ? all : 1;
+    for (size_t i = 0; i < all; i += n) {
+      const Turn turn = {s->segment[segment + i].step[k], segment + i, k, n};
+      fn(self, &turn);
+    }
+  }
+}
+
+void each_turn_of_all(const Schedule *s, void (*fn)(void *self, const Turn *turn), void *self) {
   for (size_t i = 0; i < s->n_segments; i++) {
     const Lockstep *l = lockstep_of(s, i);
-    for (size_t k = 0; k < s->segment[i].n_steps; k++) {
-      bool shared = l && lockstep_shares(s, l, k);
-      if (!shared || l->first == i) fn(self, s->segment[i].step[k], shared ? (int)l->n : 1);
-    }
+    if (!l || l->first == i) each_turn_from(s, i, fn, self);
   }
 }
 

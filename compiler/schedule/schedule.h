@@ -86,9 +86,14 @@ void schedule_memory(Program *p, Schedule *s);   /* schedule/memory.c: lifetimes
 const Lockstep *lockstep_of(const Schedule *s, size_t segment); /* that it is in, or NULL */
 /* Do all of them take the same units at this step? */
 bool lockstep_shares(const Schedule *s, const Lockstep *l, size_t step);
-/* Calls fn for each step of a call of all tasks, and for how many tasks it is computed with the same units: steps in
- * lockstep that share theirs once, as the first task's. */
-void each_step_of_all(const Schedule *s, void (*fn)(void *self, const Step *step, int n), void *self);
+/* A step's turn to take its units in a call of all tasks: step `index` of a segment, and of the n - 1 behind it, which
+ * go along with it and share its units. */
+typedef struct {
+  const Step *step;
+  size_t segment, index, n;
+} Turn;
+/* Calls fn for each in the order in which they come. */
+void each_turn_of_all(const Schedule *s, void (*fn)(void *self, const Turn *turn), void *self);
 /* Slots and bytes that n tasks in lockstep load at most for a step whose unit they share. */
 int64_t step_most_takes_together(const Step *s, int n);
 int64_t step_most_loads_together(const Step *s, int n);
