@@ -19,6 +19,21 @@ static const char *hidden_text(Ctx *c, const TraceSum *s) {
 
 enum { MOST_BARS = 4096, CHART = 22 };
 
+/* " (left 3, right 4)": an expert's tokens by task, of a loop that several go through together. */
+static void add_tasks(Text *t, const TraceSpan *loop, const char *expert) {
+  const Json *by_task = json_member(loop->args, "tokens_by_task");
+  const char *separator = " (";
+  for (const Json *task = by_task ? by_task->first : NULL; task; task = task->next) {
+    const double tokens = json_member_number(task, expert, 0);
+    if (!(tokens > 0)) continue;
+    text_add(t, "%s", separator);
+    page_text(t, task->key);
+    text_add(t, " %.0f", tokens);
+    separator = ", ";
+  }
+  if (*separator == ',') text_add(t, ")");
+}
+
 /* A bar for each expert, as high as its queue is long. */
 static void add_queues(Text *t, const TraceSpan *loop) {
   const Json *tokens = json_member(loop->args, "tokens");
@@ -38,10 +53,31 @@ static void add_queues(Text *t, const TraceSpan *loop) {
   text_add(t, "\"/><title>");
   for (const Json *q = tokens ? tokens->first : NULL; q; q = q->next) {
     page_text(t, q->key);
-    text_add(t, ": %.0f%s", q->number, q->next ? ", " : "");
+    text_add(t, ": %.0f", q->number);
+    add_tasks(t, loop, q->key);
+    text_add(t, "%s", q->next ? ", " : "");
   }
   text_add(t, "</title></svg> %.0f", fmax(least, 0));
   if (most > least) text_add(t, " – %.0f", most);
+}
+
+/* Expert loops, one below the other: where tasks have experts of their own, each task's. */
+static void add_loops(Text *t, const TraceSum *s) {
+  text_add(t, "<td>");
+  for (size_t i = 0; i < s->loops; i++) {
+    const char *task = json_member_text(s->loop[i]->args, "task", "");
+    text_add(t, "<div>");
+    page_text(t, task);
+    text_add(t, "%s%.0f of %.0f</div>", *task ? ": " : "", json_member_number(s->loop[i]->args, "experts_used", 0),
+             json_member_number(s->loop[i]->args, "experts", 0));
+  }
+  text_add(t, "</td><td class=\"left\">");
+  for (size_t i = 0; i < s->loops; i++) {
+    text_add(t, "<div>");
+    add_queues(t, s->loop[i]);
+    text_add(t, "</div>");
+  }
+  text_add(t, "</td>");
 }
 
 static void add_row(Text *t, const TraceSum *s, bool call) {
@@ -50,14 +86,7 @@ static void add_row(Text *t, const TraceSum *s, bool call) {
            s->span->end);
   page_text(t, s->span->name);
   text_add(t, "</td><td>%s</td>", time_text(c, s->span->end - s->span->begin));
-  if (s->experts) {
-    text_add(t, "<td>%.0f of %.0f</td><td class=\"left\">", json_member_number(s->experts->args, "experts_used", 0),
-             json_member_number(s->experts->args, "experts", 0));
-    add_queues(t, s->experts);
-    text_add(t, "</td>");
-  } else {
-    text_add(t, "<td></td><td></td>");
-  }
+  add_loops(t, s);
   text_add(t, "<td>%s</td><td>%s</td><td>%s</td><td%s>%s</td><td>%s</td></tr>\n",
            s->loads > 0 ? ctx_format(c, "%.0f", s->loads) : "", s->loads > 0 ? bytes_text(c, s->bytes) : "",
            s->loads > 0 ? time_text(c, s->load_time) : "", s->stall_time > 0 ? " class=\"stall\"" : "",
@@ -68,14 +97,24 @@ static void add_table(Text *t, const TraceSum *sum, size_t n) {
   for (size_t i = 0; i < n; i++) {
     TraceSum s = sum[i];
     bool call = strcmp(s.span->kind, "call") == 0;
-    if (call) s.experts = NULL; /* the layers' rows say it */
+    if (call) s.loops = 0; /* the layers' rows say it */
     add_row(t, &s, call);
   }
 }
 
 /* ---- rows of the drawing ----------------------------------------------------------------------------------------- */
 
-typedef enum { ROW_CALL, ROW_LAYER, ROW_LOOP, ROW_EXPERT, ROW_KERNEL, ROW_STALL, ROW_BUFFER, ROW_WORKER = 9 } Row;
+typedef enum {
+  ROW_CALL,
+  ROW_LAYER,
+  ROW_LOOP,
+  ROW_EXPERT,
+  ROW_TASK,
+  ROW_KERNEL,
+  ROW_STALL,
+  ROW_BUFFER,
+  ROW_WORKER = 10
+} Row;
 enum { MOST_THREADS = 64, ROWS = ROW_WORKER + MOST_THREADS };
 
 /* The row of a span; -1: it is not drawn. */
@@ -83,8 +122,9 @@ static int row_of(const TraceSpan *s) {
   static const struct {
     const char *kind;
     int row;
-  } rows[] = {{"call", ROW_CALL},   {"layer", ROW_LAYER}, {"experts", ROW_LOOP}, {"expert", ROW_EXPERT},
-              {"stall", ROW_STALL}, {"take", -1},         {"share", -1},         {"load", -1}};
+  } rows[] = {{"call", ROW_CALL},     {"layer", ROW_LAYER}, {"experts", ROW_LOOP},
+              {"expert", ROW_EXPERT}, {"task", ROW_TASK},   {"stall", ROW_STALL},
+              {"take", -1},           {"share", -1},        {"load", -1}};
   if (s->process == TRACE_WEIGHTS) return s->thread < TRACE_PLACES ? ROW_BUFFER + s->thread : -1;
   if (s->thread > 0) return s->thread < MOST_THREADS ? ROW_WORKER + s->thread : -1;
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
@@ -93,8 +133,8 @@ static int row_of(const TraceSpan *s) {
 }
 
 static const char *row_name(Ctx *c, int row) {
-  static const char *const names[] = {"call",           "layer",    "expert loop", "expert",  "kernel",
-                                      "standing still", "buffer 0", "buffer 1",    "resident"};
+  static const char *const names[] = {"call",   "layer",          "expert loop", "expert",   "task",
+                                      "kernel", "standing still", "buffer 0",    "buffer 1", "resident"};
   return row < ROW_WORKER ? names[row] : ctx_format(c, "worker %d", row - ROW_WORKER);
 }
 
@@ -163,6 +203,15 @@ static size_t pool_index(Pool *p, const char *text) {
   return p->n - 1;
 }
 
+/* "7 tokens: left 3, right 4" */
+static const char *expert_note(Ctx *c, const Json *a) {
+  const Json *by_task = json_member(a, "tokens_by_task");
+  const char *text = ctx_format(c, "%.0f tokens", json_member_number(a, "tokens", 0));
+  for (const Json *task = by_task ? by_task->first : NULL; task; task = task->next)
+    text = ctx_format(c, "%s%s %s %.0f", text, task == by_task->first ? ":" : ",", task->key, task->number);
+  return text;
+}
+
 /* What the page says of a span besides its name and time. */
 static const char *note(Ctx *c, const TraceSpan *s, int row) {
   const Json *a = s->args;
@@ -170,16 +219,18 @@ static const char *note(Ctx *c, const TraceSpan *s, int row) {
     return ctx_format(c, "%s, %.0f MB/s, asked for %s before", bytes_text(c, json_member_number(a, "bytes", 0)),
                       json_member_number(a, "MB/s", 0),
                       time_text(c, s->begin - json_member_number(a, "asked", s->begin)));
-  if (row == ROW_EXPERT) return ctx_format(c, "%.0f tokens", json_member_number(a, "tokens", 0));
+  if (row == ROW_EXPERT) return expert_note(c, a);
   if (row == ROW_LOOP)
-    return ctx_format(c, "%.0f of %.0f experts", json_member_number(a, "experts_used", 0),
+    return ctx_format(c, "%s%s%.0f of %.0f experts", json_member_text(a, "task", ""),
+                      *json_member_text(a, "task", "") ? ": " : "", json_member_number(a, "experts_used", 0),
                       json_member_number(a, "experts", 0));
   if (row == ROW_CALL)
     return ctx_format(c, "%.0f slots read, %s; %s standing still", json_member_number(a, "slots_read", 0),
                       bytes_text(c, json_member_number(a, "bytes_read", 0)),
                       time_text(c, json_member_number(a, "stall_us", 0)));
   if (row == ROW_KERNEL)
-    return ctx_format(c, "%s %s  %s", s->kind, json_member_text(a, "node", ""), json_member_text(a, "shape", ""));
+    return ctx_format(c, "%s %s  %s%s%s", s->kind, json_member_text(a, "node", ""), json_member_text(a, "shape", ""),
+                      *json_member_text(a, "task", "") ? "  " : "", json_member_text(a, "task", ""));
   return "";
 }
 

@@ -6,7 +6,7 @@
 
 /* A span of the trace, in microseconds from its beginning. */
 typedef struct {
-  const char *name, *kind; /* kind: call, layer, experts, expert, load, take, stall, share; else a kernel's operator */
+  const char *name, *kind; /* kind: call, layer, experts, expert, task, load, take, stall, share; else a kernel's operator */
   double begin, end;
   double busy; /* from when on: a kernel that takes weights begins with that */
   int process, thread;
@@ -26,7 +26,8 @@ typedef struct {
 typedef struct {
   const TraceSpan *span;
   double loads, bytes, load_time, stall_time; /* of slots that it was the first to take */
-  const TraceSpan *experts;                   /* its first expert loop, or NULL */
+  const TraceSpan **loop;                     /* its expert loops */
+  size_t loops, cap_loops;
 } TraceSum;
 
 /* Reads what `run --trace` wrote; leaves if it is something else. */

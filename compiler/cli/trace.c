@@ -70,7 +70,10 @@ static TraceSum sum_of(const Trace *t, size_t i, const size_t *taken) {
   for (size_t k = i + 1; k < t->n && t->span[k].begin < sum.span->end; k++) {
     const TraceSpan *s = &t->span[k];
     if (is(s, "stall")) sum.stall_time += s->end - s->begin;
-    if (is(s, "experts") && !sum.experts) sum.experts = s;
+    if (is(s, "experts")) {
+      sum.loop = ctx_grow(t->ctx, sum.loop, sum.loops, &sum.cap_loops, sizeof *sum.loop);
+      sum.loop[sum.loops++] = s;
+    }
     if (!taken[k]) continue;
     const TraceSpan *load = &t->span[taken[k] - 1];
     sum.loads++;

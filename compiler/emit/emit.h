@@ -74,8 +74,9 @@ typedef struct {
 void emit_layer(Emission *e, Text *t, FileTables *tables, const Segment *segment, const Layer *l);
 /* Between segments a call asks for what the next one takes first, which the frame says (`then`). */
 bool emit_asks_ahead(const Emission *e);
-const Unit *streamed_unit(const Emission *e, const Step *s, size_t i);  /* the step's first from number i on, or NULL */
-const Unit *unit_after(const Emission *e, size_t segment, size_t task); /* or NULL */
+const Unit *streamed_unit(const Emission *e, const Step *s, size_t i); /* the step's first from number i on, or NULL */
+bool streams_another(const Emission *e, const Step *s, const Unit *held); /* a unit other than that */
+const Unit *unit_after(const Emission *e, size_t segment, size_t task);   /* or NULL */
 /* What a call of all tasks asks for behind a step of a segment, or NULL. */
 const Unit *unit_behind(const Emission *e, size_t segment, size_t index);
 /* The constants of all units that a task's file names, n_tasks being N_all.c, and SIZE_MAX N.c. */

@@ -167,7 +167,7 @@ static size_t place_in_segment(const Segment *segment, const Step *s) {
 const char *next_unit(const Function *f, const Step *s) {
   const Segment *segment = f->segment;
   for (size_t i = place_in_segment(segment, s) + 1; i < segment->n_steps; i++)
-    if (streamed_unit(f->e, segment->step[i], 0))
+    if (streams_another(f->e, segment->step[i], s->unit))
       return unit_reference(f->e, segment->step[i]->kind == STEP_EXPERTS ? NULL : segment->step[i]->unit);
   return f->then;
 }

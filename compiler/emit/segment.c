@@ -50,46 +50,57 @@ const Unit *streamed_unit(const Emission *e, const Step *s, size_t i) {
   return u;
 }
 
-/* What a call goes on with at a step: its unit, but for experts, which a router chooses. */
+/* What is asked for at a step: its unit, but for experts, which a router chooses. */
 static const Unit *unit_to_ask(const Step *s) { return !s || s->kind == STEP_EXPERTS ? NULL : s->unit; }
 
-/* The first step of a segment that takes something that is streamed. */
-static const Step *first_streamed(const Emission *e, const Segment *s) {
-  for (size_t i = 0; i < s->n_steps; i++)
-    if (streamed_unit(e, s->step[i], 0)) return s->step[i];
+bool streams_another(const Emission *e, const Step *s, const Unit *held) {
+  const Unit *u = streamed_unit(e, s, 0);
+  return u && u != held;
+}
+
+/* The unit that the segment's last step takes of what is streamed; NULL: an expert's, or nothing. */
+static const Unit *last_streamed(const Emission *e, const Segment *s) {
+  for (size_t i = s->n_steps; i-- > 0;)
+    if (streamed_unit(e, s->step[i], 0)) return unit_to_ask(s->step[i]);
   return NULL;
 }
 
-/* The same of a call of all tasks, behind a step of a segment. */
+/* The first step of a call of all tasks that takes something else that is streamed, behind a step of a segment. */
 typedef struct {
   const Emission *e;
   size_t segment, index;
+  const Unit *held;
   const Step *step;
 } Search;
 
 static bool is_behind(const Search *k, const Turn *turn) {
   const Lockstep *l = lockstep_of(k->e->schedule, k->segment);
-  bool together = l && lockstep_of(k->e->schedule, turn->segment) == l;
+  bool together = turn->segment == k->segment || (l && lockstep_of(k->e->schedule, turn->segment) == l);
   return together && turn->index != k->index ? turn->index > k->index : turn->segment > k->segment;
 }
 
 static void search(void *self, const Turn *turn) {
   Search *k = self;
-  if (!k->step && is_behind(k, turn) && streamed_unit(k->e, turn->step, 0)) k->step = turn->step;
+  if (!k->step && is_behind(k, turn) && streams_another(k->e, turn->step, k->held)) k->step = turn->step;
 }
 
-const Unit *unit_behind(const Emission *e, size_t segment, size_t index) {
-  Search k = {e, segment, index, NULL};
-  each_turn_of_all(e->schedule, search, &k);
+static const Unit *found(Search k) {
+  each_turn_of_all(k.e->schedule, search, &k);
   return unit_to_ask(k.step);
 }
 
+const Unit *unit_behind(const Emission *e, size_t segment, size_t index) {
+  return found((Search){e, segment, index, unit_to_ask(e->schedule->segment[segment].step[index]), NULL});
+}
+
 const Unit *unit_after(const Emission *e, size_t segment, size_t task) {
-  const Step *step = NULL;
-  if (task == e->n_tasks) return unit_behind(e, segment, SIZE_MAX);
-  for (size_t i = segment + 1; i < e->schedule->n_segments && !step; i++)
-    if (segment_serves(&e->schedule->segment[i], task)) step = first_streamed(e, &e->schedule->segment[i]);
-  return unit_to_ask(step);
+  const Schedule *s = e->schedule;
+  const Unit *held = last_streamed(e, &s->segment[segment]);
+  if (task == e->n_tasks) return found((Search){e, segment, SIZE_MAX, held, NULL});
+  for (size_t i = segment + 1; i < s->n_segments; i++)
+    for (size_t k = 0; segment_serves(&s->segment[i], task) && k < s->segment[i].n_steps; k++)
+      if (streams_another(e, s->segment[i].step[k], held)) return unit_to_ask(s->segment[i].step[k]);
+  return NULL;
 }
 
 /* ---- a file's units ---- */

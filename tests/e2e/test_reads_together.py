@@ -56,8 +56,10 @@ def traced_runs(traced: Built, place: Path, inputs: dict[str, Array], emitted: E
 
 
 @pytest.mark.parametrize("apart", [0, 3], ids=["alike", "differing"])
-@pytest.mark.parametrize(("experts", "k", "buffer"), [(4, 2, 10**6), (16, 2, 1), (64, 1, 10**6)])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("form", "experts", "k", "buffer"),
+    [*((form, 4, 2, 10**6) for form in FORMS), *((form, 16, 2, 1) for form in FORMS), ("shared", 64, 1, 10**6)],
+)
 def test_routings(
     network: Callable[..., Emitted], tmp_path: Path, form: str, experts: int, k: int, buffer: int, apart: int
 ) -> None:
