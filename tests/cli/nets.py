@@ -118,6 +118,26 @@ def moe(activation: str = "relu") -> onnx.ModelProto:
     return model(nodes, [value("x", (MOE["tokens"], w))], [value("y", (MOE["tokens"], w))], constants)
 
 
+def moe_tasks() -> onnx.ModelProto:
+    """Two tasks, left and right, over the same experts, each with a router and a last matrix of its own."""
+    e, w, i = MOE["experts"], MOE["width"], MOE["inner"]
+    constants = [constant("fc1", noise(6, e, i, w)), constant("fc2", noise(7, e, w, i))]
+    nodes: list[onnx.NodeProto] = []
+    for n, task in enumerate(("left", "right")):
+        constants += [constant(f"{task}_router", noise(8 + n, w, e)), constant(f"{task}_last", noise(10 + n, w, w))]
+        attributes: dict[str, Any] = {"k": MOE["k"], "activation_type": "relu", "domain": "com.microsoft"}
+        nodes += [
+            helper.make_node("MatMul", ["x", f"{task}_router"], [f"{task}_scores"], name=f"{task}_router"),
+            helper.make_node(
+                "MoE", ["x", f"{task}_scores", "fc1", "", "fc2"], [f"{task}_moe"], name=f"{task}_moe", **attributes
+            ),
+            helper.make_node("MatMul", [f"{task}_moe", f"{task}_last"], [task], name=f"{task}_last"),
+        ]
+    shape = (MOE["tokens"], w)
+    meta = {f"moecc.task.{task}": f"outputs={task}" for task in ("left", "right")}
+    return model(nodes, [value("x", shape)], [value(task, shape) for task in ("left", "right")], constants, meta)
+
+
 def softmax(x: NDArray[np.float64]) -> NDArray[np.float64]:
     e = np.exp(x - x.max(-1, keepdims=True))
     return np.asarray(e / e.sum(-1, keepdims=True))

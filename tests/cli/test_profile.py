@@ -148,6 +148,35 @@ def test_trace_of_all_tasks(cli: Cli, tasks: Path) -> None:
     assert "cannot be written" in cli.fails(3, "run", "out", "--input", f"x={x}", "-o", "o", "--trace", "none/t")
 
 
+def test_trace_of_tasks_side_by_side(cli: Cli) -> None:
+    """A loop over experts that both tasks share is one span, in which each has its tokens; kernels say whose they are."""
+    x = cli.place / "x.npy"
+    np.save(x, nets.noise(3, nets.MOE["tokens"], nets.MOE["width"]))
+    net = cli.save(nets.moe_tasks(), "net")
+    options = ("--weights", "stream", "--engine", "tcc")
+    single = traced(cli, net, x, *options)
+    events = traced(cli, net, x, *options, "--task", "all")
+    for outer, inner in nested(events):
+        assert end(inner) <= end(outer) + 0.002, (outer, inner)
+    assert not any("task" in e["args"] or e["cat"] == "task" for e in single)
+    assert {e["args"].get("task") for e in events if "node" in e["args"] and e["name"] != "expert loop"} == {"left", "right"}
+    assert {e["name"] for e in events if e["cat"] == "task"} == {"left", "right"}
+    (loop,) = (e["args"] for e in events if e["cat"] == "experts")
+    own = [e["args"]["tokens"] for e in single if e["cat"] == "experts"]
+    assert [loop["tokens_by_task"][task] for task in ("left", "right")] == own
+    sums = {e: sum(tokens.get(e, 0) for tokens in own) for e in sorted({*own[0], *own[1]}, key=int)}
+    assert loop["tokens"] == sums
+    assert loop["experts_used"] == len(sums)
+    experts = [e["args"] for e in sorted(events, key=lambda e: e["ts"]) if e["cat"] == "expert"]
+    assert {str(e["expert"]): e["tokens"] for e in experts} == sums
+    assert all(sum(e["tokens_by_task"].values()) == e["tokens"] for e in experts)
+    cli.fine("inspect", "trace.json", "--html", "t.html")
+    page = (cli.place / "t.html").read_text()
+    assert '"task"' in page
+    first = experts[0]
+    assert f"{first['expert']}: {first['tokens']} (" in page
+
+
 # ---- the emitted folder ----
 
 

@@ -65,7 +65,7 @@ def test_page(cli: Cli, trace: dict[str, Any]) -> None:
         begins = sorted(round(e["ts"] * 1e3) for e in spans(trace, kind))
         assert sorted(s[1] for s in own) == pytest.approx(begins, abs=1)
     cells = found.texts["td"]
-    assert f"{len(spans(trace, 'experts')[0]['args']['tokens'])} of {nets.MOE['experts']}" in cells
+    assert f"{len(spans(trace, 'experts')[0]['args']['tokens'])} of {nets.MOE['experts']}" in found.texts["div"]
     assert str(len(spans(trace, "load"))) in cells
     assert {"kernels", "stalls", "buffer 0", "buffer 1"} <= set(found.texts["text"])
 
