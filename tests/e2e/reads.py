@@ -223,6 +223,12 @@ def assert_intervals(call: Call) -> None:
             assert not used or load.asked >= call.takes[used[-1] + 1].begin, (load, call.takes[used[-1]])
 
 
+def assert_steps(call: Call) -> None:
+    """Each step runs once, but in expert loops."""
+    outside = Counter(k.args["step"] for k in call.kernels if not any(k.within(loop) for loop in call.loops))
+    assert not outside or max(outside.values()) == 1, outside.most_common(1)
+
+
 def assert_reads(call: Call, schedule: Schedule, buffers: Buffers) -> None:
     """All that is promised of a call's reads; `buffers` as the call before has left them."""
     wanted = list(wanted_takes(schedule, call.queues()))
@@ -240,6 +246,7 @@ def assert_reads(call: Call, schedule: Schedule, buffers: Buffers) -> None:
     asked = iter(call.loads)
     assert_asked_in_time(call, wanted, {i: next(asked) for i, load in enumerate(must_load) if load})
     assert_intervals(call)
+    assert_steps(call)
     read = sum(x.args["bytes"] for x in call.loads)
     assert (call.span.args["slots_read"], call.span.args["bytes_read"]) == (len(call.loads), read)
     assert len(call.loads) <= schedule.most["slots"]
