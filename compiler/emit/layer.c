@@ -277,7 +277,8 @@ static void emit_token_major(Function *f, const Step *s) {
 
 /* ---- the function ---- */
 
-static void emit_step(Function *f, const Step *s) {
+/* held: the unit that w points to, or NULL. */
+static void emit_step(Function *f, const Step *s, const Unit *held) {
   if (s->kind == STEP_EXPERTS) {
     if (s->token_major)
       emit_token_major(f, s);
@@ -286,7 +287,7 @@ static void emit_step(Function *f, const Step *s) {
     return;
   }
   emit_mark(f, s);
-  if (s->unit) emit_take(f, s);
+  if (s->unit && s->unit != held) emit_take(f, s);
   emit_call(f, s, NULL, NULL);
   emit_ask(f, s);
 }
@@ -319,6 +320,7 @@ void emit_layer(Emission *e, Text *t, FileTables *tables, const Segment *segment
   declare_all(&f, tables);
   if (!layer_uses_context(l)) text_add(t, "  (void)m;\n");
   const char *before = "";
+  const Unit *held = NULL;
   for (size_t i = 0; i < l->n_steps; i++) {
     const char *note = step_note(&f, l->step[i]);
     if (strcmp(note, before) != 0) { /* steps of one node share a comment */
@@ -326,7 +328,8 @@ void emit_layer(Emission *e, Text *t, FileTables *tables, const Segment *segment
       line_comment(t, 2, note);
     }
     before = note;
-    emit_step(&f, l->step[i]);
+    emit_step(&f, l->step[i], held);
+    if (l->step[i]->unit) held = l->step[i]->kind == STEP_CALL ? l->step[i]->unit : NULL;
   }
   text_add(t, "  return MOECC_OK;\n}\n");
 }

@@ -228,11 +228,14 @@ static void emit_loops(Together *k, size_t at, const char *begin) {
 
 /* ---- a layer ---- */
 
-/* Behind which step do calls that begin with `from` end? What takes no unit belongs to those before it. */
+/* Behind which step do calls that begin with `from` end? What takes no unit, or holds that one, belongs to those before
+ * it. */
 static size_t end_of_calls(const Together *k, size_t from, size_t end) {
   Step *const *step = k->f.segment->step;
   size_t to = from + 1;
-  while (to < end && !step[to]->unit && step[to]->kind == STEP_CALL && !loop_to_ask(&k->f, step[to - 1])) to++;
+  while (to < end && step[to]->kind == STEP_CALL && !loop_to_ask(&k->f, step[to - 1]) &&
+         (!step[to]->unit || (step[to]->holds && step[from]->unit)))
+    to++;
   return to;
 }
 

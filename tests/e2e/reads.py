@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 Slot = tuple[str, int]  # unit's name, index
 Queues = dict[int, int]  # tokens by expert, of the experts that have any
@@ -82,6 +82,14 @@ def spans(path: Path) -> list[Span]:
     return sorted(found, key=lambda s: (s.begin, -s.end))
 
 
+T = TypeVar("T", "Span", "Wanted")
+
+
+def first_of_rows(takes: Iterable[T]) -> list[T]:
+    """Steps in a row may share a slot: the first one takes it, and the others may or may not take it again."""
+    return [next(row) for _, row in groupby(takes, key=lambda take: take.slot)]
+
+
 def read_calls(path: Path) -> list[Call]:
     """The calls of a trace, each with what is its own."""
     found = spans(path)
@@ -100,6 +108,7 @@ def read_calls(path: Path) -> list[Call]:
             call.kernels.append(span)
     for call in calls:
         call.loads.sort(key=lambda s: s.asked)
+        call.takes = first_of_rows(call.takes)
     return calls
 
 
@@ -187,18 +196,11 @@ def routing(call: Call, take: Span) -> Span:
     return max((k for k in call.kernels if k.name.startswith("moe_queue") and k.begin < take.begin), key=lambda k: k.begin)
 
 
-def first_in_a_row(takes: Sequence[Span], i: int) -> Span:
-    """Steps may share a unit; the first one that takes it asks for the next."""
-    while i > 0 and takes[i - 1].slot == takes[i].slot:
-        i -= 1
-    return takes[i]
-
-
 def assert_asked_in_time(call: Call, wanted: Sequence[Wanted], loads: dict[int, Span]) -> None:
     """Each slot before the one before it is computed with; a layer's first expert once the routers have run, before
     anything else is computed, unless another slot was taken since."""
     for i, load in loads.items():
-        before = first_in_a_row(call.takes, i - 1) if i > 0 else None
+        before = call.takes[i - 1] if i > 0 else None
         router = routing(call, call.takes[i]) if wanted[i].first_chosen else None
         if router and (not before or before.begin < router.end):
             assert router.begin <= load.asked <= computing(call, router.end), (load, router)
@@ -231,7 +233,7 @@ def assert_steps(call: Call) -> None:
 
 def assert_reads(call: Call, schedule: Schedule, buffers: Buffers) -> None:
     """All that is promised of a call's reads; `buffers` as the call before has left them."""
-    wanted = list(wanted_takes(schedule, call.queues()))
+    wanted = first_of_rows(wanted_takes(schedule, call.queues()))
     assert [t.slot for t in call.takes] == [w.slot for w in wanted]
     assert {t.slot[0] for t in call.resident} == schedule.resident & {u for s in schedule.steps for u in units_of(s)}
     must_load = [buffers.take(w.slot) for w in wanted]
