@@ -14,14 +14,15 @@ enum { ALIGN = 4096, LARGE = 2 << 20 };
 /* As the emitted driver does it: large memory asks for large pages. */
 void *ports_allocate(size_t bytes) {
   void *p = NULL;
-  int large = bytes >= LARGE / 2;
-  if (large) bytes = (bytes + LARGE - 1) / LARGE * LARGE;
-  if (posix_memalign(&p, large ? LARGE : ALIGN, bytes > 0 ? bytes : 1) != 0) {
+  size_t large = (bytes + LARGE - 1) / LARGE * LARGE;
+  if (large - bytes > bytes / 4) large = bytes / LARGE * LARGE;
+  if (bytes < large) bytes = large;
+  if (posix_memalign(&p, large > 0 ? LARGE : ALIGN, bytes > 0 ? bytes : 1) != 0) {
     fprintf(stderr, "no memory for %zu bytes\n", bytes);
     exit(3);
   }
 #ifdef MADV_HUGEPAGE
-  if (large) (void)madvise(p, bytes, MADV_HUGEPAGE);
+  if (large > 0) (void)madvise(p, large, MADV_HUGEPAGE);
 #endif
   return p;
 }

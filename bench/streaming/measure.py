@@ -161,6 +161,11 @@ def one_round(entry: Entry, resident_ms: float, resident: simulate.Call, order: 
     entry.parts.append(parts)
     entry.checks.append(checks)
     compute = [part + check for part, check in zip(parts, checks, strict=True)]
+    own_head, own_parts = simulate.computing(overlapped)
+    beside = simulate.steps_of(
+        overlapped, simulate.loads_beside(overlapped, loads), own_parts, [t.rest for t in overlapped.takes]
+    )
+    best_layers = best_of_layers(overlapped, beside)
     return Round(
         load=ms["load"],
         resident=resident_ms,
@@ -170,7 +175,9 @@ def one_round(entry: Entry, resident_ms: float, resident: simulate.Call, order: 
         checks=sum(checks),
         stalled=sum(t.waiting for t in overlapped.takes),
         interrupted=overlapped.interrupted,
+        beside=simulate.ideal(own_head, beside),
         layers=layers_of(overlapped, loads, compute),
+        layers_beside=best_layers.overlapped if best_layers else 0.0,
     )
 
 

@@ -38,7 +38,9 @@ class Round:
     checks: float  # checksums alone, of the serial call
     stalled: float  # waits of the overlapped call
     interrupted: int  # how often other processes took a processor from the overlapped call
+    beside: float = 0.0  # the best schedule of the overlapped call's own times
     layers: Layers | None = None
+    layers_beside: float = 0.0  # the same of the layers
 
     @property
     def compute(self) -> float:

@@ -130,6 +130,16 @@ def released(call: Call, load: Load, number: int, parts: Sequence[float]) -> tup
     return (min(max((load.asked - call.takes[before].end) / length, 0.0), 1.0) if length > 0 else 0.0), True
 
 
+def loads_beside(call: Call, alone: Sequence[float]) -> list[float]:
+    """What each load of an overlapped call took there. When one arrived that was not waited for, is not known: at most what
+    it takes alone is assumed."""
+    took = [min(load.there - load.asked, time) for load, time in zip(call.loads, alone, strict=True)]
+    for take, place in zip(call.takes, loads_of_takes(call), strict=True):
+        if place is not None and take.waiting >= NOTHING:
+            took[place] = call.loads[place].there - call.loads[place].asked
+    return [max(time, 0.0) for time in took]
+
+
 def medians(columns: Sequence[Sequence[float]]) -> list[float]:
     return [statistics.median(column) for column in zip(*columns, strict=True)]
 

@@ -236,15 +236,16 @@ static int check_inputs(const Options *o) {
  * writes into it has few pieces to go through. */
 static void *allocate(size_t bytes) {
   const size_t page = (size_t)2 << 20;
-  const int large = bytes >= page / 2;
+  size_t large = (bytes + page - 1) / page * page; /* all of it, unless that takes much more */
   void *p = NULL;
-  if (large) bytes = (bytes + page - 1) / page * page;
-  if (posix_memalign(&p, large ? page : MOECC_ALIGN, bytes > 0 ? bytes : 1) != 0) {
+  if (large - bytes > bytes / 4) large = bytes / page * page;
+  if (bytes < large) bytes = large;
+  if (posix_memalign(&p, large > 0 ? page : MOECC_ALIGN, bytes > 0 ? bytes : 1) != 0) {
     fprintf(stderr, "@NAME@_main: no memory for %zu bytes\n", bytes);
     exit(MACHINE);
   }
 #ifdef MADV_HUGEPAGE
-  if (large) (void)madvise(p, bytes, MADV_HUGEPAGE);
+  if (large > 0) (void)madvise(p, large, MADV_HUGEPAGE);
 #endif
   return p;
 }

@@ -223,12 +223,20 @@ def test_layers_add_up(call: Call) -> None:
     assert measure.best_of_layers(dense, made) is None
 
 
+def test_loads_beside_computing_are_those_that_were_waited_for() -> None:
+    calls = ["call 100000000 0", "take a 0 1 0 0 30000000 20000000 0", "take b 0 1 8192 40000000 40001000 0 0"]
+    loads = ["load 0 1000 1 1 0 0 30000000 0 30000000", "load 8192 1000 1 1 30000000 30000000 40000000 40000000 40000000"]
+    call = simulate.parse([*calls, *loads])
+    assert simulate.loads_beside(call, [25.0, 4.0]) == [30.0, 4.0]
+    assert simulate.loads_beside(call, [25.0, 14.0]) == [30.0, 10.0]
+
+
 # ---- results ----
 
 
 @pytest.fixture
 def measured() -> results.Results:
-    rounds = [results.Round(10, 3, 15, o, 11, 1, 5, 2, results.Layers(5, 4, 6)) for o in (12.0, 13.0)]
+    rounds = [results.Round(10, 3, 15, o, 11, 1, 5, 2, 11.5, results.Layers(5, 4, 6), 5.8) for o in (12.0, 13.0)]
     memory = {"VmHWM": 5_000_000, "RssAnon": 3_000_000}
     stall = Stall("experts", 7, 2.5, 3.0, 0.5, "short")
     case = results.Case(
@@ -269,6 +277,7 @@ def test_tables(measured: results.Results) -> None:
     row = next(line for line in shown.splitlines() if line.startswith("  direct "))
     assert row.split()[:9] == ["direct", "10.0", "3.00", "1.00", "15.0", "12.5", "11.0", "11.0", "88"]
     assert "38 (31–44) %" in row
+    assert "92 (90–94) %" in row
     assert "buffered: not measured: no such file" in shown
     assert "experts[7]: 2.50 ms, short (load 3.00, computed meanwhile 0.50)" in shown
     assert "Per expert, from 16 to 116: 0 bytes of buffers, 4.00 of queues, 8.00 of arena in all." in shown
