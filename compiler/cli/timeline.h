@@ -6,7 +6,8 @@
 
 /* A span of the trace, in microseconds from its beginning. */
 typedef struct {
-  const char *name, *kind; /* kind: call, layer, experts, expert, task, load, take, stall, share; else a kernel's operator */
+  const char *name;
+  const char *kind; /* call, layer, experts, expert, task, load, take, stall, share; else a kernel's operator */
   double begin, end;
   double busy; /* from when on: a kernel that takes weights begins with that */
   int process, thread;

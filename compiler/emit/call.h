@@ -51,8 +51,9 @@ typedef struct {
 /* A unit of an expert, and what is asked for behind it: another of the same expert, the first one of the expert that
  * follows, or what comes after the loop, and which slot of that. */
 typedef struct {
-  const char *unit, *behind, *first, *last,
-      *last_index; /* as C; behind and first NULL: there is none that is streamed */
+  const char *unit;           /* this and the others as C */
+  const char *behind, *first; /* NULL: there is none that is streamed */
+  const char *last, *last_index;
 } ExpertTake;
 ExpertTake expert_take(Function *f, const Step *s, size_t i); /* of unit number i of a loop's */
 void emit_take_expert(Function *f, const ExpertTake *take, Following next);
