@@ -3,10 +3,9 @@
  * Emitted code says where its steps begin (MOECC_STEP, numbered as in report.json and N_trace.c) and how many tokens an
  * expert has (MOECC_EXPERT, in the first step that it computes for a task). A step lasts until another one begins, or
  * the call ends; taking a slot of weights, and each thread's share of a parallel loop, are recorded as events of their
- * own, within their step. Slots that are read
- * are seen by a source that stands in front of the real one (moecc_trace_source): when each was asked for and there,
- * and for how long the caller stood still. Events go into the caller's memory; when that is full, later ones are counted
- * and dropped. One context at a time is traced.
+ * own, within their step. Slots that are read are seen by a source that stands in front of the real one
+ * (moecc_trace_source): when each was asked for and there, and for how long the caller stood still. Events go into the
+ * caller's memory; when that is full, later ones are counted and dropped. One context at a time is traced.
  */
 #ifndef MOECC_RT_TRACE_H
 #define MOECC_RT_TRACE_H
@@ -83,10 +82,9 @@ typedef struct moecc_trace {
 /* A step, as N_trace.c describes it; step number i is steps[i - 1]. */
 typedef struct moecc_step {
   const char *kernel, *op, *layer, *node, *shape;
-  const char *task; /* whose it is in a call of all tasks; "": it is for several */
-  const char
-      *together; /* what the layer is called in a call of all tasks that go through it side by side; "": none do */
-  uint32_t loop; /* the number of the expert loop it is in; 0: none */
+  const char *task;     /* whose it is in a call of all tasks; "": it is for several */
+  const char *together; /* the layer's name where tasks go through it side by side; "": none do */
+  uint32_t loop;        /* the number of the expert loop it is in; 0: none */
   uint32_t common_loop; /* the same, in a call of all tasks: of tasks with the same experts the first one's */
   uint64_t macs;        /* multiply-adds of a call of the network, at most */
   uint64_t bytes;       /* read and written, without weights */

@@ -29,9 +29,8 @@ static void note_pair(Small *m, Unit *before, Unit *behind, const Step *step) {
   n->behind = n->behind == before || n->behind == behind ? behind : NULL;
 }
 
-/* Calls fn for units that are taken one behind the other; an expert loop is no neighbour of anything, nor are what a
- * call goes on with behind a segment, or came with before it. */
-static void each_pair(Small *m) {
+/* Units that are taken one behind the other are neighbours; across an expert loop or a segment's end there are none. */
+static void find_neighbours(Small *m) {
   for (size_t i = 0; i < m->s->n_segments; i++) {
     const Segment *segment = &m->s->segment[i];
     Unit *last = NULL;
@@ -109,7 +108,7 @@ void schedule_small_units(Program *p, const Schedule *s) {
   Small m = {.p = p, .s = s, .of = ctx_array(p->ctx, p->n_units + 1, sizeof *m.of)};
   for (size_t i = 0; i < p->n_units; i++) m.of[p->unit[i]->id].behind = p->unit[i];
   find_largest(&m);
-  each_pair(&m);
+  find_neighbours(&m);
   for (Step *step = p->first; step; step = step->next)
     for (Unit *partner; step->kind == STEP_CALL && step->unit && (partner = partner_of(&m, step->unit));)
       join(&m, step->unit, partner);
